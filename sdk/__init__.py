@@ -1,0 +1,59 @@
+"""longshore: from data to a monitored model endpoint, as Kubeflow pipelines or plain Python.
+
+Names load when first used, so that ``import longshore`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from longshore._version import __version__
+
+if TYPE_CHECKING:
+    from longshore.errors import LongshoreError
+    from longshore.spec import (
+        Endpoint,
+        Health,
+        HealthState,
+        ModelSource,
+        Release,
+        Resources,
+        Scaling,
+        Service,
+        Traffic,
+    )
+
+_HOME: Final = {
+    "LongshoreError": "longshore.errors",
+    **dict.fromkeys(
+        ("Endpoint", "Health", "HealthState", "ModelSource", "Release", "Resources", "Scaling", "Service", "Traffic"),
+        "longshore.spec",
+    ),
+}
+
+__all__ = [
+    "Endpoint",
+    "Health",
+    "HealthState",
+    "LongshoreError",
+    "ModelSource",
+    "Release",
+    "Resources",
+    "Scaling",
+    "Service",
+    "Traffic",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'longshore' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,88 @@
+"""Between the types of :mod:`longshore.spec` and the metadata of Kubeflow artifacts.
+
+The only place that knows the metadata keys. Functions take anything with ``uri``, ``path`` and ``metadata``,
+so nothing here imports kfp.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+from longshore.errors import ConfigError
+from longshore.spec import Endpoint, ModelSource, to_plain
+
+__all__ = ["ArtifactLike", "read_endpoint", "read_model", "write_endpoint", "write_model"]
+
+_MODEL_KEYS: Final = ("name", "format", "version", "digest")
+
+
+class ArtifactLike(Protocol):
+    """What is used of a ``kfp.dsl.Artifact``."""
+
+    name: str
+    uri: str
+    metadata: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """Where the step finds the content."""
+        ...
+
+
+def write_model(artifact: ArtifactLike, source: ModelSource, **facts: Any) -> None:
+    """Describe a model artifact.
+
+    Args:
+        artifact: The artifact; its URI is set to the source's.
+        source: What was trained, registered or packaged.
+        **facts: Further metadata worth showing in the Kubeflow UI, such as ``task``.
+    """
+    artifact.uri = source.uri
+    for key in _MODEL_KEYS:
+        if (value := getattr(source, key)) is not None:
+            artifact.metadata[key] = value
+    artifact.metadata["framework"] = source.format
+    artifact.metadata.update(to_plain(facts))
+
+
+def read_model(artifact: ArtifactLike) -> ModelSource:
+    """The model that an artifact describes.
+
+    Raises:
+        ConfigError: If the artifact was not made by longshore and lacks the format.
+    """
+    metadata = artifact.metadata
+    if "format" not in metadata:
+        raise ConfigError(
+            f"the model artifact {artifact.uri} has no 'format' in its metadata: "
+            "make it with a longshore train step, or with an importer that sets metadata={'format': 'sklearn'}"
+        )
+    version = metadata.get("version")
+    return ModelSource(
+        uri=artifact.uri,
+        format=metadata["format"],
+        name=metadata.get("name", "model"),
+        # the local runner hands whole numbers on as floats
+        version=None if version is None else str(int(float(version))),
+        digest=metadata.get("digest"),
+    )
+
+
+def write_endpoint(artifact: ArtifactLike, endpoint: Endpoint, **facts: Any) -> None:
+    """Describe an endpoint artifact; its URI is the endpoint's URL."""
+    artifact.uri = endpoint.url
+    artifact.metadata.update(to_plain(endpoint))
+    artifact.metadata.update(to_plain(facts))
+
+
+def read_endpoint(artifact: ArtifactLike) -> Endpoint:
+    """The endpoint that an artifact describes.
+
+    Raises:
+        ConfigError: If the artifact does not describe one.
+    """
+    metadata = artifact.metadata
+    try:
+        return Endpoint(**{name: metadata[name] for name in Endpoint.__dataclass_fields__ if name in metadata})
+    except TypeError as error:
+        raise ConfigError(f"the artifact {artifact.uri} does not describe an endpoint: {error}") from error

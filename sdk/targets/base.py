@@ -1,0 +1,90 @@
+"""What a serving platform and a place to run are to the engine.
+
+A :class:`Target` is pure: it turns a release into desired objects and reads observed objects, and never opens a
+connection. A :class:`Runtime` moves objects and knows nothing of models. ``longshore.release`` joins the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from longshore.spec import Endpoint, Health, Release
+
+__all__ = ["Manifest", "Ref", "Runtime", "Target"]
+
+Manifest = dict[str, Any]
+"""A Kubernetes-style object: apiVersion, kind, metadata, spec and, when observed, status."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The identity of an object.
+
+    Args:
+        api_version: Group and version, such as ``apps/v1``.
+        kind: Kind, such as ``Deployment``.
+        name: Name of the object.
+        namespace: Its namespace, None for what has none.
+    """
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Ref:
+        """The identity of ``manifest``."""
+        metadata = manifest["metadata"]
+        return cls(manifest["apiVersion"], manifest["kind"], metadata["name"], metadata.get("namespace"))
+
+    def __str__(self) -> str:
+        where = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind} {where}{self.name}"
+
+
+class Target(Protocol):
+    """A serving platform, as pure functions."""
+
+    name: ClassVar[str]
+    previews: ClassVar[bool]
+    """Whether a revision can run at its own address before it gets traffic."""
+
+    def render(self, release: Release) -> list[Manifest]:
+        """The objects that make ``release`` so. The same release gives the same objects."""
+        ...
+
+    def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
+        """Whether the release's very revision does what was asked. Never the verdict on an older one."""
+        ...
+
+    def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
+        """Where the release answers, once it is healthy."""
+        ...
+
+
+class Runtime(Protocol):
+    """A place where objects come true."""
+
+    def apply(self, objects: Sequence[Manifest]) -> list[Ref]:
+        """Make the objects desired; what already is as asked is left alone."""
+        ...
+
+    def get(self, ref: Ref) -> Manifest | None:
+        """The object with its status, None if there is none."""
+        ...
+
+    def observe(self, refs: Sequence[Ref], *, deadline: float) -> Iterator[Sequence[Manifest]]:
+        """Yield the objects now and after each change, until ``deadline`` (of ``time.monotonic``)."""
+        ...
+
+    def delete(self, refs: Sequence[Ref]) -> None:
+        """Remove the objects and all they own; what is gone already is no error."""
+        ...
+
+    def lock(self, ref: Ref) -> AbstractContextManager[None]:
+        """Keep other deployments of the same object out."""
+        ...
