@@ -1,1 +1,53 @@
-"""x"""
+"""Typed Kubeflow Pipelines steps, a folder per stage and a file per step.
+
+Components load when first used: a running step imports this package, and must not declare components there.
+"""
+
+import importlib
+from typing import Any, Final
+
+_STAGES: Final = {
+    "data": ("load_data", "split_data"),
+    "validate": ("validate_data", "evaluate_model", "validate_model"),
+    "train": ("train_sklearn",),
+    "register": ("register_model",),
+    "package": ("package_model",),
+    "deploy": ("deploy_local", "predict_endpoint"),
+    "monitor": ("monitor_endpoint",),
+}
+_STAGE_OF: Final = {name: stage for stage, names in _STAGES.items() for name in names}
+
+__all__ = ["get", "names", "stage"]
+
+
+def names() -> tuple[str, ...]:
+    """Names of all components, in the order of a model's life."""
+    return tuple(name for members in _STAGES.values() for name in members)
+
+
+def stage(name: str) -> str:
+    """The stage that a component belongs to.
+
+    Raises:
+        KeyError: If there is no such component.
+    """
+    return _STAGE_OF[name]
+
+
+def get(name: str) -> Any:
+    """The component of that name.
+
+    Raises:
+        KeyError: If there is none.
+    """
+    return getattr(importlib.import_module(f"{__name__}.{_STAGE_OF[name]}.{name}"), name)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _STAGE_OF:
+        raise AttributeError(f"module {__name__!r} has no component {name!r}")
+    return get(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_STAGE_OF])

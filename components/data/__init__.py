@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that bring data in and divide it."""

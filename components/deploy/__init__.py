@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that bring a model to its users."""

@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that watch an endpoint."""

@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that lay a model out for its server."""

@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that talk to the model registry."""

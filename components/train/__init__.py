@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that train."""

@@ -1,1 +1,1 @@
-"""x"""
+"""Steps that judge data and models."""

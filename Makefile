@@ -1,0 +1,60 @@
+# `make demo` and `make test` set up everything they need in .venv; `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+READY := .venv/.ready
+KEEP ?=
+ONLY ?=
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test lint docs docs-serve unit bench compile reference lock clean
+
+help:  ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## Make .venv with the locked dependencies and longshore itself
+
+$(READY): requirements/dev.txt setup.cfg pyproject.toml tools/setup.sh
+	@tools/setup.sh
+	@touch $@
+
+demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
+	@KEEP="$(KEEP)" tools/demo.sh
+
+test: lint docs  ## Check, build the docs and run all tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+unit: $(READY)  ## Run the pure tests only
+	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+lint: $(READY)  ## Style, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@tools/check_types.sh
+
+docs: $(READY)  ## Build the documentation into site/
+	@$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(READY)  ## Show the documentation on this machine
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
+
+bench: $(READY)  ## Measure against peers; ONLY=name for one
+	@ONLY="$(ONLY)" $(BIN)/python tests/benchmarks/run.py
+
+compile: $(READY)  ## Compile the pipelines into manifests/pipelines/
+	@$(BIN)/python tools/generate.py pipelines
+
+reference: $(READY)  ## Generate the component reference into docs/reference/
+	@$(BIN)/python tools/generate.py reference
+
+lock: $(READY)  ## Resolve requirements/dev.txt anew
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--extra local --extra xgboost --extra lightgbm --extra s3 \
+		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
+
+clean:  ## Remove what the other commands made
+	@rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

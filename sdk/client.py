@@ -1,0 +1,181 @@
+"""Ask an endpoint for predictions, as a client of its users would."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from longshore.errors import DeployError, InputError, InvalidValue
+from longshore.spec import Endpoint
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["ProbeReport", "check_answers", "predict", "probe", "replay"]
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeReport:
+    """What came of a series of requests.
+
+    Args:
+        requests: Requests sent.
+        failed: Requests without a usable answer.
+        rows: Rows predicted.
+        p50_seconds: Median time of a request, as the client saw it.
+        p99_seconds: 99th percentile (nearest rank).
+        first_error: The first failure's message, empty without one.
+    """
+
+    requests: int
+    failed: int
+    rows: int
+    p50_seconds: float
+    p99_seconds: float
+    first_error: str = ""
+
+
+@contextmanager
+def _session(endpoint: Endpoint) -> Iterator[requests.Session]:
+    import requests
+
+    with requests.Session() as session:
+        session.headers.update(endpoint.headers)
+        # a proxy set for the internet has no business with a cluster's or this machine's addresses
+        session.trust_env = False
+        yield session
+
+
+def predict(endpoint: Endpoint, rows: Rows, *, timeout_seconds: float = 30) -> list[Any]:
+    """Predict raw rows over the KServe V1 protocol.
+
+    Args:
+        endpoint: Where to ask.
+        rows: One mapping per row, from column name to value.
+        timeout_seconds: For the connection and for each read.
+
+    Returns:
+        One prediction per row.
+
+    Raises:
+        InputError: If the model refuses the rows; the message is the server's.
+        DeployError: If nothing answers or the answer is no prediction.
+    """
+    with _session(endpoint) as session:
+        return _ask(session, endpoint, rows, timeout_seconds)
+
+
+def _ask(session: requests.Session, endpoint: Endpoint, rows: Rows, timeout_seconds: float) -> list[Any]:
+    import requests
+
+    url = endpoint.predict_url
+    try:
+        response = session.post(url, json={"instances": list(rows)}, timeout=timeout_seconds)
+    except requests.RequestException as error:
+        raise DeployError(f"{url} did not answer: {error}") from error
+    try:
+        body = response.json()
+    except requests.JSONDecodeError:
+        body = None
+    if response.status_code != 200:
+        said = body.get("error") if isinstance(body, dict) else response.text[:200]
+        kind = InputError if 400 <= response.status_code < 500 else DeployError
+        raise kind(f"{url} answered {response.status_code}: {said}")
+    predictions = body.get("predictions") if isinstance(body, dict) else None
+    if not isinstance(predictions, list):
+        raise DeployError(f"{url} answered without a list of predictions: {response.text[:200]}")
+    return predictions
+
+
+def check_answers(predictions: Sequence[Any], rows: int, classes: Sequence[Any] | None) -> None:
+    """Refuse answers that cannot come from the model.
+
+    Args:
+        predictions: What the endpoint answered.
+        rows: How many rows were sent.
+        classes: The model's classes, None for a regression: then finite numbers are due.
+
+    Raises:
+        DeployError: Saying which answer is wrong.
+    """
+    if len(predictions) != rows:
+        raise DeployError(f"{rows} rows were sent and {len(predictions)} predictions came back")
+    for index, value in enumerate(predictions):
+        if classes is not None:
+            if value not in classes:
+                raise DeployError(f"row {index}: the endpoint predicts {value!r}, which is no class of the model")
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise DeployError(f"row {index}: the endpoint predicts {value!r}, a finite number is due")
+
+
+def probe(endpoint: Endpoint, rows: Rows, classes: Sequence[Any] | None, *, timeout_seconds: float = 30) -> None:
+    """Smoke test: predict the rows one by one and together; both must give the same, valid answers.
+
+    Raises:
+        DeployError: If an answer is missing, invalid or depends on what else is in the request.
+        InputError: If the model refuses a row.
+    """
+    with _session(endpoint) as session:
+        together = _ask(session, endpoint, rows, timeout_seconds)
+        check_answers(together, len(rows), classes)
+        for index, row in enumerate(rows):
+            alone = _ask(session, endpoint, [row], timeout_seconds)
+            check_answers(alone, 1, classes)
+            if not _same(alone[0], together[index]):
+                raise DeployError(f"row {index} gives {alone[0]!r} alone and {together[index]!r} among others")
+
+
+def _same(left: Any, right: Any) -> bool:
+    if isinstance(left, float) and isinstance(right, (int, float)):
+        return math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-9)
+    return bool(left == right)
+
+
+def replay(
+    endpoint: Endpoint,
+    rows: Rows,
+    classes: Sequence[Any] | None,
+    *,
+    batch_size: int = 1,
+    timeout_seconds: float = 30,
+) -> ProbeReport:
+    """Send rows as traffic and count what comes back; a failed request is counted, not raised.
+
+    Args:
+        endpoint: Where to send them.
+        rows: The rows, at least one.
+        classes: The model's classes, None for a regression.
+        batch_size: Rows in one request.
+        timeout_seconds: For the connection and for each read.
+    """
+    if not rows:
+        raise InvalidValue("rows", [], "give at least one row")
+    if batch_size < 1:
+        raise InvalidValue("batch_size", batch_size, "use at least 1")
+    seconds: list[float] = []
+    errors: list[str] = []
+    with _session(endpoint) as session:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            began = time.perf_counter()
+            try:
+                check_answers(_ask(session, endpoint, batch, timeout_seconds), len(batch), classes)
+            except (DeployError, InputError) as error:
+                errors.append(str(error))
+            seconds.append(time.perf_counter() - began)
+    seconds.sort()
+    return ProbeReport(
+        requests=len(seconds),
+        failed=len(errors),
+        rows=len(rows),
+        p50_seconds=statistics.median(seconds),
+        p99_seconds=seconds[math.ceil(0.99 * len(seconds)) - 1],
+        first_error=errors[0] if errors else "",
+    )

@@ -1,0 +1,265 @@
+"""The engine: brings a release up, proves that it answers, records it, and restores what served before when it fails.
+
+It knows no platform and no place to run: what to apply and how to read it is known to the
+:class:`~longshore.targets.base.Target`, applying and watching to the :class:`~longshore.targets.base.Runtime`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from longshore.errors import ConfigError, DeployError, LongshoreError
+from longshore.spec import Endpoint, HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic, to_plain
+from longshore.targets.base import Manifest, Ref, Runtime, Target
+
+__all__ = ["Deployment", "Probe", "Recorder", "current_release", "deploy", "previous_release", "rollback"]
+
+RELEASE_ANNOTATION: Final = "longshore.dev/release"
+PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
+MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "longshore"}
+
+Probe = Callable[[Endpoint], None]
+"""Asks an endpoint and raises :class:`~longshore.errors.LongshoreError` if the answer is not good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """What a deploy has achieved.
+
+    Args:
+        release: What serves now.
+        endpoint: Where it answers.
+        previous: What served before, None if nothing did.
+        seconds: Time from the first request to the platform until the last check passed.
+    """
+
+    release: Release
+    endpoint: Endpoint
+    previous: Release | None
+    seconds: float
+
+
+class Recorder(Protocol):
+    """Is told what became of a release; the model registry is one."""
+
+    def serving(self, release: Release, endpoint: Endpoint, previous: Release | None) -> None:
+        """``release`` answers all requests that ``previous`` answered."""
+        ...
+
+    def failed(self, release: Release, serving: Release | None, reason: str) -> None:
+        """``release`` did not come up; ``serving`` is what serves, None if nothing does."""
+        ...
+
+
+def deploy(
+    release: Release,
+    *,
+    target: Target,
+    runtime: Runtime,
+    probe: Probe | None = None,
+    recorder: Recorder | None = None,
+    timeout_seconds: float = 600,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Deployment:
+    """Serve ``release`` and return once its very revision has answered.
+
+    Where the platform can run a revision beside the one that serves, the new one is brought up and probed
+    without traffic first. On any failure, Ctrl-C included, what served before is brought back; where nothing
+    did, nothing is left.
+
+    Args:
+        release: What shall serve.
+        target: The platform.
+        runtime: Where its objects come true.
+        probe: Called with the endpoint, first at the revision's own address where there is one.
+        recorder: Told the outcome.
+        timeout_seconds: For each wait until the revision is ready.
+        on_progress: Called with a sentence whenever something new is known.
+
+    Returns:
+        The deployment.
+
+    Raises:
+        DeployError: If the revision failed, did not become ready in time or did not pass the probe; its
+            ``restored`` names the revision that serves again.
+    """
+    started = time.monotonic()
+    refs = [Ref.of(manifest) for manifest in target.render(release)]
+    with runtime.lock(refs[0]):
+        previous = current_release(refs[0], runtime)
+        attempt = _Attempt(target, runtime, previous, timeout_seconds, on_progress)
+        try:
+            endpoint = attempt.run(release, probe)
+        except BaseException as error:
+            reason = str(error) or type(error).__name__
+            told = attempt.give_up(release, refs, reason, recorder)
+            if isinstance(error, LongshoreError):
+                raise told from error
+            raise
+    if recorder is not None:
+        _record(recorder, release, endpoint, previous)
+    return Deployment(release=release, endpoint=endpoint, previous=previous, seconds=time.monotonic() - started)
+
+
+def rollback(
+    service: Ref,
+    *,
+    target: Target,
+    runtime: Runtime,
+    probe: Probe | None = None,
+    recorder: Recorder | None = None,
+    timeout_seconds: float = 600,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Deployment:
+    """Serve again what served before the current release, by the same steps as :func:`deploy`.
+
+    Raises:
+        ConfigError: If nothing serves or nothing served before.
+        DeployError: If the earlier release does not come up; the current one then still serves.
+    """
+    earlier = previous_release(service, runtime)
+    if earlier is None:
+        raise ConfigError(f"{service} has no earlier release to go back to")
+    return deploy(
+        earlier,
+        target=target,
+        runtime=runtime,
+        probe=probe,
+        recorder=recorder,
+        timeout_seconds=timeout_seconds,
+        on_progress=on_progress,
+    )
+
+
+def current_release(service: Ref, runtime: Runtime) -> Release | None:
+    """The release that was last given traffic there, None if there is none."""
+    release = _annotated(service, runtime, RELEASE_ANNOTATION)
+    if release is not None and release.traffic.percent == 0:
+        # a deploy was killed while it tried this one out: it never served
+        return previous_release(service, runtime)
+    return release
+
+
+def previous_release(service: Ref, runtime: Runtime) -> Release | None:
+    """The release that the current one replaced, None if there was none."""
+    return _annotated(service, runtime, PREVIOUS_ANNOTATION)
+
+
+def _annotated(service: Ref, runtime: Runtime, annotation: str) -> Release | None:
+    manifest = runtime.get(service)
+    if manifest is None:
+        return None
+    text = (manifest["metadata"].get("annotations") or {}).get(annotation)
+    return None if text is None else _release_from(json.loads(text))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One deploy under way: what it may fall back on."""
+
+    target: Target
+    runtime: Runtime
+    previous: Release | None
+    timeout_seconds: float
+    on_progress: Callable[[str], None]
+
+    def run(self, release: Release, probe: Probe | None) -> Endpoint:
+        """Bring the release up, first without traffic where that is possible, and probe it."""
+        serves_already = self.previous is not None and self.previous.revision == release.revision
+        if self.target.previews and release.traffic.percent > 0 and not serves_already:
+            candidate = self.bring_up(replace(release, traffic=Traffic(percent=0)))
+            if probe is not None:
+                probe(replace(candidate, url=candidate.revision_url or candidate.url))
+        endpoint = self.bring_up(release)
+        if probe is not None:
+            probe(endpoint)
+        return endpoint
+
+    def bring_up(self, release: Release) -> Endpoint:
+        """Apply and wait; raises DeployError with the platform's reason."""
+        manifests = [_marked(m, release, self._replaces(release)) for m in self.target.render(release)]
+        refs = self.runtime.apply(manifests)
+        last = "nothing was observed yet"
+        for observed in self.runtime.observe(refs, deadline=time.monotonic() + self.timeout_seconds):
+            health = self.target.health(release, observed)
+            if health.state is HealthState.READY:
+                return self.target.endpoint(release, observed)
+            if health.state is HealthState.FAILED:
+                raise DeployError(health.why)
+            if health.why != last:
+                last = health.why
+                self.on_progress(f"{release.revision}: {last}")
+        raise DeployError(f"not ready after {self.timeout_seconds:g} s: {last}")
+
+    def _replaces(self, release: Release) -> Release | None:
+        if self.previous is None or self.previous.revision != release.revision:
+            return self.previous
+        # deploying once more what serves already must not forget what came before it
+        return previous_release(Ref.of(self.target.render(release)[0]), self.runtime)
+
+    def give_up(self, release: Release, refs: list[Ref], reason: str, recorder: Recorder | None) -> DeployError:
+        """Bring back what served before and return what to tell the user."""
+        complaint = self._restore(release, refs)
+        serving = None if complaint else self.previous
+        message = f"{release.service.name}: revision {release.revision} was not deployed: {reason}"
+        if complaint:
+            message += f". What served before could not be restored: {complaint}"
+        elif serving is None:
+            message += ". Nothing served before, and nothing was left behind"
+        else:
+            message += f". Revision {serving.revision} serves as before"
+        if recorder is not None:
+            try:
+                recorder.failed(release, serving, reason)
+            except LongshoreError as error:
+                message += f". The failure could not be recorded: {error}"
+        return DeployError(message, restored=serving.revision if serving else None)
+
+    def _restore(self, release: Release, refs: list[Ref]) -> str | None:
+        """Return why restoring failed, None if it did not."""
+        try:
+            if self.previous is None:
+                self.runtime.delete(refs)
+            elif self.previous.revision == release.revision:
+                return "the failing revision is the one that served before"
+            else:
+                self.on_progress(f"{self.previous.revision}: restoring what served before")
+                self.bring_up(self.previous)
+        except LongshoreError as error:
+            return str(error)
+        return None
+
+
+def _record(recorder: Recorder, release: Release, endpoint: Endpoint, previous: Release | None) -> None:
+    try:
+        recorder.serving(release, endpoint, previous)
+    except LongshoreError as error:
+        raise DeployError(
+            f"revision {release.revision} serves at {endpoint.url}, but this could not be recorded: {error}. "
+            "Run the step again once that is mended: it changes nothing that serves"
+        ) from error
+
+
+def _marked(manifest: Manifest, release: Release, previous: Release | None) -> Manifest:
+    metadata = dict(manifest["metadata"])
+    annotations = {**metadata.get("annotations", {}), RELEASE_ANNOTATION: _dump(release)}
+    if previous is not None:
+        annotations[PREVIOUS_ANNOTATION] = _dump(previous)
+    metadata["annotations"] = annotations
+    metadata["labels"] = {**metadata.get("labels", {}), **MANAGED_BY}
+    return {**manifest, "metadata": metadata}
+
+
+def _dump(release: Release) -> str:
+    return json.dumps(to_plain(release), sort_keys=True, separators=(",", ":"))
+
+
+def _release_from(plain: dict[str, Any]) -> Release:
+    service = dict(plain["service"])
+    service["resources"] = Resources(**service["resources"])
+    service["scaling"] = Scaling(**service["scaling"])
+    return Release(service=Service(**service), model=ModelSource(**plain["model"]), traffic=Traffic(**plain["traffic"]))

@@ -1,0 +1,160 @@
+"""Values that exist are valid: everything else is refused with field, value and rule."""
+
+import dataclasses
+import json
+
+import pytest
+
+from longshore.errors import InvalidValue
+from longshore.spec import (
+    Endpoint,
+    Health,
+    HealthState,
+    ModelSource,
+    Release,
+    Resources,
+    Scaling,
+    Service,
+    Traffic,
+    to_plain,
+)
+
+DIGEST = "sha256:" + "a" * 64
+
+
+def model(**changes):
+    return ModelSource(**{"uri": "s3://bucket/iris/1", "format": "sklearn", "name": "iris", **changes})
+
+
+@pytest.mark.parametrize("name", ["a", "iris", "iris-2", "a" * 53])
+def test_service_accepts_names_that_kubernetes_takes(name):
+    assert Service(name=name).name == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Iris", "iris_1", "-iris", "iris-", "1ris", "a" * 54, "iris.v1", "iris/..", "ïris", "a b", None, 3]
+)
+def test_service_refuses_other_names(name):
+    with pytest.raises(InvalidValue) as caught:
+        Service(name=name)
+    assert caught.value.field == "Service.name"
+    assert caught.value.value == name
+    assert repr(name) in str(caught.value)
+    assert "RFC" in caught.value.rule
+
+
+@pytest.mark.parametrize(
+    ("build", "field"),
+    [
+        (lambda: Service(name="a", namespace="Prod"), "Service.namespace"),
+        (lambda: Service(name="a", framework="rails"), "Service.framework"),
+        (lambda: Service(name="a", port=0), "Service.port"),
+        (lambda: Service(name="a", port=65536), "Service.port"),
+        (lambda: Service(name="a", port=True), "Service.port"),
+        (lambda: Service(name="a", port="80"), "Service.port"),
+        (lambda: Service(name="a", service_account="My Account"), "Service.service_account"),
+        (lambda: Service(name="a", labels={"a b": "c"}), "Service.labels key"),
+        (lambda: Service(name="a", labels={"team": "data science"}), "Service.labels['team']"),
+        (lambda: Service(name="a", labels={"team": "x" * 64}), "Service.labels['team']"),
+        (lambda: Service(name="a", annotations={"note": 1}), "Service.annotations['note']"),
+        (lambda: Service(name="a", env={"1A": "x"}), "Service.env key"),
+        (lambda: Service(name="a", env={"A": 1}), "Service.env['A']"),
+        (lambda: Traffic(percent=-1), "Traffic.percent"),
+        (lambda: Traffic(percent=101), "Traffic.percent"),
+        (lambda: Traffic(percent=12.5), "Traffic.percent"),
+        (lambda: Scaling(min_replicas=-1), "Scaling.min_replicas"),
+        (lambda: Scaling(min_replicas=3, max_replicas=2), "Scaling.max_replicas"),
+        (lambda: Scaling(min_replicas=0, max_replicas=0), "Scaling.max_replicas"),
+        (lambda: Scaling(metric="luck"), "Scaling.metric"),
+        (lambda: Scaling(metric="cpu", target=101), "Scaling.target"),
+        (lambda: Resources(cpu="two"), "Resources.cpu"),
+        (lambda: Resources(cpu="-1"), "Resources.cpu"),
+        (lambda: Resources(memory="1GB"), "Resources.memory"),
+        (lambda: Resources(memory="1 Gi"), "Resources.memory"),
+        (lambda: Resources(gpu=-1), "Resources.gpu"),
+        (lambda: model(uri=""), "ModelSource.uri"),
+        (lambda: model(uri="s3://"), "ModelSource.uri"),
+        (lambda: model(uri="3s://bucket"), "ModelSource.uri"),
+        (lambda: model(uri="s3://bucket/a\nb"), "ModelSource.uri"),
+        (lambda: model(format="Sci Kit"), "ModelSource.format"),
+        (lambda: model(name="../etc"), "ModelSource.name"),
+        (lambda: model(version="v1"), "ModelSource.version"),
+        (lambda: model(version=1), "ModelSource.version"),
+        (lambda: model(version="²"), "ModelSource.version"),
+        (lambda: model(digest="sha256:abc"), "ModelSource.digest"),
+        (lambda: model(digest="md5:" + "a" * 32), "ModelSource.digest"),
+        (lambda: Endpoint(name="a", url="ftp://x", model="a", revision="a-1"), "Endpoint.url"),
+        (lambda: Endpoint(name="a", url="localhost:80", model="a", revision="a-1"), "Endpoint.url"),
+        (lambda: Health(state=HealthState.FAILED), "Health.why"),
+    ],
+)
+def test_invalid_values_are_refused_by_field(build, field):
+    with pytest.raises(InvalidValue) as caught:
+        build()
+    assert caught.value.field == field
+    assert field in str(caught.value)
+
+
+def test_a_password_in_a_uri_is_refused_and_not_repeated():
+    with pytest.raises(InvalidValue) as caught:
+        model(uri="https://user:hunter2@store/model")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("quantity", ["1", "500m", "0.5", "1Gi", "1e3", "2E", "100Ki"])
+def test_quantities_of_kubernetes_are_accepted(quantity):
+    assert Resources(cpu=quantity, memory=quantity).cpu == quantity
+
+
+@pytest.mark.parametrize(
+    "uri", ["/models/iris", "models/iris", "file:///m", "s3://b/k", "gs://b", "hf://org/m", "oci://r/m"]
+)
+def test_paths_and_uris_are_accepted(uri):
+    assert model(uri=uri).uri == uri
+
+
+def test_values_cannot_be_changed():
+    service = Service(name="a", labels={"team": "x"})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        service.name = "b"
+    with pytest.raises(TypeError):
+        service.labels["team"] = "y"
+
+
+def test_labels_are_kept_apart_from_the_callers_dict():
+    labels = {"team": "x"}
+    service = Service(name="a", labels=labels)
+    labels["team"] = "y"
+    assert service.labels["team"] == "x"
+
+
+def test_revision_follows_what_runs_and_nothing_else():
+    base = Release(service=Service(name="iris"), model=model())
+    same = [
+        dataclasses.replace(base, traffic=Traffic(percent=0)),
+        dataclasses.replace(base, service=Service(name="iris", scaling=Scaling(min_replicas=3))),
+        dataclasses.replace(base, service=Service(name="iris", labels={"team": "x"})),
+    ]
+    other = [
+        dataclasses.replace(base, model=model(version="2")),
+        dataclasses.replace(base, model=model(digest=DIGEST)),
+        dataclasses.replace(base, service=Service(name="iris", framework="flask")),
+        dataclasses.replace(base, service=Service(name="iris", env={"A": "b"})),
+        dataclasses.replace(base, service=Service(name="iris", resources=Resources(cpu="2"))),
+    ]
+    assert {release.revision for release in same} == {base.revision}
+    assert len({release.revision for release in [base, *other]}) == 1 + len(other)
+    assert base.revision.startswith("iris-")
+
+
+def test_revision_fits_where_the_longest_name_is_used():
+    release = Release(service=Service(name="a" * 53), model=model())
+    assert len(release.revision) <= 63
+
+
+def test_plain_values_survive_json():
+    release = Release(service=Service(name="iris", labels={"team": "x"}), model=model(digest=DIGEST, version="3"))
+    plain = to_plain(release)
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["service"]["labels"] == {"team": "x"}
+    assert to_plain(Health.ready()) == {"state": "Ready", "why": ""}
