@@ -39,8 +39,7 @@ _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 
-Framework = Literal["fastapi", "flask", "django"]
-FRAMEWORKS: Final[tuple[str, ...]] = ("fastapi", "flask", "django")
+FRAMEWORKS: Final = ("fastapi",)
 ScalingMetric = Literal["cpu", "memory", "concurrency", "rps"]
 _SCALING_METRICS: Final = ("cpu", "memory", "concurrency", "rps")
 
@@ -221,7 +220,7 @@ class Service:
 
     name: str
     namespace: str = "default"
-    framework: Framework = "fastapi"
+    framework: str = "fastapi"
     port: int | None = None
     resources: Resources = field(default_factory=Resources)
     scaling: Scaling = field(default_factory=Scaling)

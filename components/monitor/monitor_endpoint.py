@@ -17,7 +17,7 @@ def monitor_endpoint(
     "Outputs",
     [("requests", int), ("errors", int), ("p50_seconds", float), ("p99_seconds", float), ("drift", str)],
 ):
-    """Read what a revision has served: requests, errors, latency, and whether its inputs still look like its training data.
+    """Read what a revision has served, and whether its inputs still look like its training data.
 
     Args:
         endpoint: The endpoint to read.

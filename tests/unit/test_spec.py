@@ -138,7 +138,6 @@ def test_revision_follows_what_runs_and_nothing_else():
     other = [
         dataclasses.replace(base, model=model(version="2")),
         dataclasses.replace(base, model=model(digest=DIGEST)),
-        dataclasses.replace(base, service=Service(name="iris", framework="flask")),
         dataclasses.replace(base, service=Service(name="iris", env={"A": "b"})),
         dataclasses.replace(base, service=Service(name="iris", resources=Resources(cpu="2"))),
     ]

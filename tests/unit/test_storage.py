@@ -85,8 +85,6 @@ def test_replace_directory_replaces_whole(tmp_path):
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError("x")]
 )
-    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), ValueError("x")]
-)
 def test_replace_directory_leaves_the_old_content_on_any_error(tmp_path, error):
     target = tmp_path / "iris"
     with storage.replace_directory(target) as work:
