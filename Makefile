@@ -36,9 +36,11 @@ lint: $(READY)  ## Style, types and layers
 	@tools/check_types.sh
 
 docs: $(READY)  ## Build the documentation into site/
+	@tools/layout.sh
 	@$(BIN)/mkdocs build --strict --quiet
 
 docs-serve: $(READY)  ## Show the documentation on this machine
+	@tools/layout.sh
 	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 bench: $(READY)  ## Measure against peers; ONLY=name for one

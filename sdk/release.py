@@ -1,4 +1,4 @@
-"""The engine: brings a release up, proves that it answers, records it, and restores what served before when it fails.
+"""The engine: brings a release up, proves that it answers, records it, and restores what served before if it fails.
 
 It knows no platform and no place to run: what to apply and how to read it is known to the
 :class:`~longshore.targets.base.Target`, applying and watching to the :class:`~longshore.targets.base.Runtime`.
@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from longshore.errors import ConfigError, DeployError, LongshoreError
+from longshore.errors import DeployError, LongshoreError
 from longshore.spec import Endpoint, HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic, to_plain
 from longshore.targets.base import Manifest, Ref, Runtime, Target
 
-__all__ = ["Deployment", "Probe", "Recorder", "current_release", "deploy", "previous_release", "rollback"]
+__all__ = ["Deployment", "Probe", "Recorder", "current_release", "deploy", "previous_release"]
 
 RELEASE_ANNOTATION: Final = "longshore.dev/release"
 PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
@@ -105,36 +105,6 @@ def deploy(
     return Deployment(release=release, endpoint=endpoint, previous=previous, seconds=time.monotonic() - started)
 
 
-def rollback(
-    service: Ref,
-    *,
-    target: Target,
-    runtime: Runtime,
-    probe: Probe | None = None,
-    recorder: Recorder | None = None,
-    timeout_seconds: float = 600,
-    on_progress: Callable[[str], None] = lambda _: None,
-) -> Deployment:
-    """Serve again what served before the current release, by the same steps as :func:`deploy`.
-
-    Raises:
-        ConfigError: If nothing serves or nothing served before.
-        DeployError: If the earlier release does not come up; the current one then still serves.
-    """
-    earlier = previous_release(service, runtime)
-    if earlier is None:
-        raise ConfigError(f"{service} has no earlier release to go back to")
-    return deploy(
-        earlier,
-        target=target,
-        runtime=runtime,
-        probe=probe,
-        recorder=recorder,
-        timeout_seconds=timeout_seconds,
-        on_progress=on_progress,
-    )
-
-
 def current_release(service: Ref, runtime: Runtime) -> Release | None:
     """The release that was last given traffic there, None if there is none."""
     release = _annotated(service, runtime, RELEASE_ANNOTATION)
@@ -145,7 +115,7 @@ def current_release(service: Ref, runtime: Runtime) -> Release | None:
 
 
 def previous_release(service: Ref, runtime: Runtime) -> Release | None:
-    """The release that the current one replaced, None if there was none."""
+    """The release that the current one replaced, None if there was none: deploying it is a rollback."""
     return _annotated(service, runtime, PREVIOUS_ANNOTATION)
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from longshore.errors import ConfigError, DeployError, RegistryError
-from longshore.release import current_release, deploy, previous_release, rollback
+from longshore.errors import DeployError, RegistryError
+from longshore.release import current_release, deploy, previous_release
 from longshore.spec import Endpoint, Health, ModelSource, Release, Service, Traffic
 from longshore.targets.base import Manifest, Ref
 
@@ -235,24 +235,22 @@ def test_a_candidate_left_by_a_killed_deploy_is_not_what_serves():
     assert current_release(SERVICE, runtime) == release("1")
 
 
-def test_rollback_serves_the_earlier_release_and_can_be_undone(target):
+def test_deploying_the_earlier_release_goes_back_and_can_be_undone(target):
     runtime, notes = Memory(), Notes()
     for version in ("1", "2"):
         deploy(release(version), target=target, runtime=runtime)
-    rollback(SERVICE, target=target, runtime=runtime, recorder=notes)
+    deploy(previous_release(SERVICE, runtime), target=target, runtime=runtime, recorder=notes)
     assert serves(runtime) == "1"
     assert notes.said == [("serving", "1", "2")]
-    rollback(SERVICE, target=target, runtime=runtime)
+    deploy(previous_release(SERVICE, runtime), target=target, runtime=runtime)
     assert serves(runtime) == "2"
 
 
-def test_rollback_without_an_earlier_release_is_refused(target):
+def test_nothing_came_before_the_first_release(target):
     runtime = Memory()
-    with pytest.raises(ConfigError, match="no earlier release"):
-        rollback(SERVICE, target=target, runtime=runtime)
+    assert current_release(SERVICE, runtime) is None
     deploy(release("1"), target=target, runtime=runtime)
-    with pytest.raises(ConfigError, match="Thing iris has no earlier release"):
-        rollback(SERVICE, target=target, runtime=runtime)
+    assert previous_release(SERVICE, runtime) is None
 
 
 def test_a_registry_that_is_down_does_not_take_the_service_down(target):

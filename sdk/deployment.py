@@ -1,0 +1,183 @@
+"""Serve a model on a platform that is given by name: the engine with everything it needs.
+
+The facade over target, runtime, smoke test and registry, for components, the command line and plain Python.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from longshore import client
+from longshore.errors import ConfigError, DeployError, InvalidValue
+from longshore.release import Deployment, Probe, deploy, previous_release
+from longshore.spec import Endpoint, ModelSource, Release, Service
+from longshore.storage import fetch_directory
+from longshore.targets.base import Ref, Runtime, Target
+
+if TYPE_CHECKING:
+    from longshore.monitoring import DriftReport, ServingStats
+    from longshore.packaging import ModelCard
+
+__all__ = ["PLATFORMS", "deploy_model", "observe_endpoint", "replay_table", "rollback_service"]
+
+PLATFORMS: Final = ("local",)
+
+_log = logging.getLogger(__name__)
+
+
+def _platform(name: str) -> tuple[Target, Runtime]:
+    if name not in PLATFORMS:
+        raise InvalidValue("platform", name, f"use one of {', '.join(PLATFORMS)}")
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        raise ConfigError(
+            "the platform 'local' starts a server on this machine, and in a pod that server would end with the step: "
+            "run the pipeline with 'longshore run --local'"
+        )
+    from longshore.local import LocalRuntime
+    from longshore.targets.local import LocalTarget
+
+    return LocalTarget(), LocalRuntime()
+
+
+def deploy_model(
+    model: ModelSource,
+    service: Service,
+    *,
+    platform: str = "local",
+    tracking_uri: str | None = None,
+    timeout_seconds: float = 120,
+    on_progress: Callable[[str], None] = _log.info,
+) -> Deployment:
+    """Serve a model, smoke-tested with its own example rows and recorded in the registry.
+
+    Args:
+        model: The model; one with a version is recorded in the registry under its name.
+        service: The endpoint that shall serve it.
+        platform: One of :data:`PLATFORMS`.
+        tracking_uri: The registry; None is the one of this machine.
+        timeout_seconds: For each wait until the revision is ready.
+        on_progress: Called with a sentence whenever something new is known.
+
+    Raises:
+        ConfigError: If the request cannot be carried out as written.
+        DeployError: If the model did not come up or did not answer well; says what serves instead.
+    """
+    target, runtime = _platform(platform)
+    return deploy(
+        Release(service=service, model=model),
+        target=target,
+        runtime=runtime,
+        probe=_smoke_test(model),
+        recorder=_recorder(model, tracking_uri),
+        timeout_seconds=timeout_seconds,
+        on_progress=on_progress,
+    )
+
+
+def rollback_service(
+    name: str,
+    *,
+    platform: str = "local",
+    tracking_uri: str | None = None,
+    timeout_seconds: float = 120,
+    on_progress: Callable[[str], None] = _log.info,
+) -> Deployment:
+    """Serve again what a service served before, and record it.
+
+    Raises:
+        ConfigError: If there is nothing to go back to.
+        DeployError: If the earlier release does not come up; the current one then still serves.
+    """
+    target, runtime = _platform(platform)
+    # only its identity is used: the kind and the name of the platform's object
+    some = Release(service=Service(name=name), model=ModelSource(uri="any", format="any", name="any"))
+    ref = Ref.of(target.render(some)[0])
+    earlier = previous_release(ref, runtime)
+    if earlier is None:
+        raise ConfigError(f"{ref} has no earlier release to go back to")
+    return deploy_model(
+        earlier.model,
+        earlier.service,
+        platform=platform,
+        tracking_uri=tracking_uri,
+        timeout_seconds=timeout_seconds,
+        on_progress=on_progress,
+    )
+
+
+def _recorder(model: ModelSource, tracking_uri: str | None) -> Any:
+    if model.version is None:
+        return None
+    from longshore.registry import RegistryRecorder
+
+    return RegistryRecorder(tracking_uri)
+
+
+@contextmanager
+def _card(model: ModelSource) -> Iterator[tuple[ModelCard, Path]]:
+    from longshore.packaging import read_card
+
+    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
+        directory = fetch_directory(model.uri, Path(scratch))
+        yield read_card(directory), directory
+
+
+def _smoke_test(model: ModelSource) -> Probe:
+    with _card(model) as (card, _):
+        rows, classes = card.example, card.signature.classes
+
+    def ask(endpoint: Endpoint) -> None:
+        client.probe(endpoint, rows, classes)
+
+    return ask
+
+
+def replay_table(
+    endpoint: Endpoint, model: ModelSource, table: str, *, batch_size: int = 1, max_requests: int = 1000
+) -> client.ProbeReport:
+    """Send a table's rows to an endpoint as its clients would.
+
+    Args:
+        endpoint: Where to send them.
+        model: The model that serves there.
+        table: Path of a data set that a longshore step wrote; its target column is left out.
+        batch_size: Rows in one request.
+        max_requests: At most so many requests.
+
+    Raises:
+        DeployError: If a request failed or an answer cannot come from the model.
+    """
+    from longshore.packaging import conform, frame_to_rows
+    from longshore.training.data import read_dataset
+
+    with _card(model) as (card, _):
+        signature = card.signature
+    frame = conform(signature, read_dataset(table).head(batch_size * max_requests))
+    rows: Sequence[dict[str, Any]] = frame_to_rows(signature, frame)
+    report = client.replay(endpoint, rows, signature.classes, batch_size=batch_size)
+    if report.failed:
+        raise DeployError(f"{report.failed} of {report.requests} requests failed; the first: {report.first_error}")
+    return report
+
+
+def observe_endpoint(endpoint: Endpoint, model: ModelSource) -> tuple[ServingStats, DriftReport]:
+    """What an endpoint's revision has served, and whether its inputs look like the model's training data.
+
+    Args:
+        endpoint: The endpoint; its metrics are read at the revision's own address where it has one.
+        model: The model that serves there.
+    """
+    from longshore.monitoring import assess, bin_counts, read_metrics, summarise
+
+    with _card(model) as (card, _):
+        baseline = card.baseline
+    url = (endpoint.revision_url or endpoint.url).rstrip("/")
+    samples = read_metrics(f"{url}/metrics")
+    stats = summarise(samples, revision=endpoint.revision)
+    return stats, assess(baseline, bin_counts(samples, revision=endpoint.revision))
