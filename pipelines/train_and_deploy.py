@@ -17,10 +17,7 @@ from longshore.components.validate.validate_data import validate_data
 from longshore.components.validate.validate_model import validate_model
 
 
-@dsl.pipeline(
-    name="train-and-deploy",
-    description="Load a table, train a model, judge it, and serve it if it is good enough.",
-)
+@dsl.pipeline(name="train-and-deploy")
 def train_and_deploy(
     data: str,
     target: str,

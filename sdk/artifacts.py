@@ -6,12 +6,17 @@ so nothing here imports kfp.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from longshore.errors import ConfigError
 from longshore.spec import Endpoint, ModelSource, to_plain
 
-__all__ = ["ArtifactLike", "read_endpoint", "read_model", "write_endpoint", "write_model"]
+if TYPE_CHECKING:
+    from longshore.validation.curves import RocCurve
+    from longshore.validation.evaluate import Confusion
+
+__all__ = ["ArtifactLike", "read_endpoint", "read_model", "write_classification", "write_endpoint", "write_model"]
 
 _MODEL_KEYS: Final = ("name", "format", "version", "digest")
 
@@ -86,3 +91,19 @@ def read_endpoint(artifact: ArtifactLike) -> Endpoint:
         return Endpoint(**{name: metadata[name] for name in Endpoint.__dataclass_fields__ if name in metadata})
     except TypeError as error:
         raise ConfigError(f"the artifact {artifact.uri} does not describe an endpoint: {error}") from error
+
+
+def write_classification(artifact: Any, confusion: Confusion | None, roc: Sequence[RocCurve]) -> None:
+    """Draw a confusion matrix and the first ROC curve in a ``ClassificationMetrics`` artifact.
+
+    Args:
+        artifact: A ``kfp.dsl.ClassificationMetrics``; it stays empty for a regression.
+        confusion: The matrix, None for a regression.
+        roc: ROC curves, none where the model gives no probabilities.
+    """
+    if confusion is not None:
+        artifact.log_confusion_matrix(
+            [str(label) for label in confusion.labels], [list(row) for row in confusion.matrix]
+        )
+    if roc:
+        artifact.log_roc_curve(list(roc[0].fpr), list(roc[0].tpr), list(roc[0].thresholds))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longshore.reference import Field
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,8 +25,58 @@ def compiled_pipelines(folder: Path) -> None:
         compiler.Compiler().compile(pipelines.get(name), str(folder / f"{name}.yaml"))
 
 
+def reference(folder: Path) -> None:
+    """Write the reference pages of components and pipelines into ``folder``."""
+    from longshore import components, pipelines
+
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = dict.fromkeys(components.stage(name) for name in components.names())
+    for stage in stages:
+        stages[stage] = [components.get(name) for name in components.names() if components.stage(name) == stage]
+    (folder / "components.md").write_text(
+        "# Components\n\nGenerated from the components' signatures and docstrings (`make reference`). "
+        "`from longshore.components import NAME`.\n"
+        + "".join(f"\n## {stage}\n" + "".join(map(_section, members)) for stage, members in stages.items()),
+        encoding="utf-8",
+    )
+    (folder / "pipelines.md").write_text(
+        "# Pipelines\n\nGenerated from the pipelines' signatures and docstrings (`make reference`). "
+        "Compiled, they stand in `manifests/pipelines/`.\n"
+        + "".join(_section(pipelines.get(name)) for name in pipelines.names()),
+        encoding="utf-8",
+    )
+
+
+def _section(component: Any) -> str:
+    from longshore.reference import describe
+
+    told = describe(component)
+    parts = [f"\n### {told.name}", told.summary]
+    if told.text:
+        parts.append(told.text)
+    for title, fields in (("Inputs", told.inputs), ("Outputs", told.outputs)):
+        if fields:
+            parts.append(f"**{title}**\n\n" + _table(fields, with_default=title == "Inputs"))
+    if told.raises:
+        parts.append("**Raises**\n\n" + "\n".join(f"- `{error}`: {when}" for error, when in told.raises))
+    return "\n\n".join(parts).replace("``", "`") + "\n"
+
+
+def _table(fields: Iterable[Field], *, with_default: bool) -> str:
+    lines = (
+        ["| name | type | default | |", "|---|---|---|---|"] if with_default else ["| name | type | |", "|---|---|---|"]
+    )
+    for field in fields:
+        cells = [f"`{field.name}`", field.type]
+        if with_default:
+            cells.append("**required**" if field.required else "" if field.default is None else f"`{field.default!r}`")
+        lines.append("| " + " | ".join([*cells, field.text.replace("|", "\\|")]) + " |")
+    return "\n".join(lines)
+
+
 GENERATORS = {
     "pipelines": (compiled_pipelines, ROOT / "manifests" / "pipelines"),
+    "reference": (reference, ROOT / "docs" / "reference"),
 }
 
 

@@ -35,14 +35,14 @@ def evaluate_model(
     """
     from pathlib import Path
 
-    from longshore.artifacts import read_model
+    from longshore.artifacts import read_model, write_classification
     from longshore.training.data import read_dataset
-    from longshore.validation.evaluate import evaluate_source
     from longshore.validation.report import report_html
+    from longshore.validation.stored import evaluate_stored
 
-    result = evaluate_source(read_model(model), read_dataset(test.path), slices=slices)
+    result = evaluate_stored(read_model(model), read_dataset(test.path), slices=slices)
     for name, value in result.metrics.items():
         metrics.log_metric(name, value)
-    result.log_classification(classification)
+    write_classification(classification, result.confusion, result.roc)
     Path(report.path).write_text(report_html(result, title=f"Model evaluation: {result.target}"), encoding="utf-8")
     return (dict(result.metrics),)

@@ -30,7 +30,7 @@ def validate_model(
         verdict: The decision with its reasons and the comparison.
         name: Name in the registry under which the champion is looked up.
         thresholds: Bounds by score: at least for ``accuracy`` and its like, at most for errors such as ``rmse``.
-        metric: Score for the comparison; by default ``balanced_accuracy`` or ``rmse``.
+        metric: Score for the comparison; by default ``f1_macro`` or ``rmse``.
         champion_rule: ``not_worse`` (refused if clearly worse), ``better`` (accepted only if clearly better),
             ``none``.
         min_gain: Margin for the rule, in units of the metric.
@@ -39,7 +39,7 @@ def validate_model(
 
     Returns:
         approved: Whether the model may go on.
-        summary: The reasons in one line.
+        summary: The verdict and its reasons in one line.
 
     Raises:
         ConfigError: If a threshold names no score of this task.
@@ -49,9 +49,9 @@ def validate_model(
     from longshore.artifacts import read_model
     from longshore.registry import Registry
     from longshore.training.data import read_dataset
-    from longshore.validation.gate import judge_source
+    from longshore.validation.stored import judge_stored
 
-    result = judge_source(
+    result = judge_stored(
         read_model(model),
         read_dataset(test.path),
         champion=None if champion_rule == "none" else Registry(registry).champion(name),
@@ -62,4 +62,4 @@ def validate_model(
         seed=seed,
     )
     Path(verdict.path).write_text(result.to_markdown(), encoding="utf-8")
-    return result.approved, "; ".join(result.reasons)
+    return result.approved, result.summary
