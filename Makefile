@@ -37,7 +37,7 @@ lint: $(READY)  ## Style, types and layers
 
 docs: $(READY)  ## Build the documentation into site/
 	@tools/layout.sh
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: $(READY)  ## Show the documentation on this machine
 	@tools/layout.sh
