@@ -10,12 +10,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from longshore import client
 from longshore.errors import ConfigError, DeployError, InvalidValue
-from longshore.release import Deployment, Probe, deploy, previous_release
+from longshore.release import Deployment, Probe, current_release, deploy, previous_release
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
 from longshore.targets.base import Ref, Runtime, Target
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from longshore.monitoring import DriftReport, ServingStats
     from longshore.packaging import ModelCard
 
-__all__ = ["PLATFORMS", "deploy_model", "observe_endpoint", "replay_table", "rollback_service"]
+__all__ = ["PLATFORMS", "deploy_model", "observe_endpoint", "replay_table", "rollback_service", "undo_run"]
 
 PLATFORMS: Final = ("local",)
+
+REGISTRY_ANNOTATION: Final = "longshore.dev/registry"
+"""Where a service's deployments are recorded, if not in the registry of this machine: a rollback needs it."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +73,8 @@ def deploy_model(
         DeployError: If the model did not come up or did not answer well; says what serves instead.
     """
     target, runtime = _platform(platform)
+    if tracking_uri is not None:
+        service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
     return deploy(
         Release(service=service, model=model),
         target=target,
@@ -105,10 +111,37 @@ def rollback_service(
         earlier.model,
         earlier.service,
         platform=platform,
-        tracking_uri=tracking_uri,
+        tracking_uri=tracking_uri or _registry_of(earlier.service),
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
+
+
+def undo_run(run: str) -> None:
+    """Have what a pipeline run deployed on this machine serve no more: what served before the run does again.
+
+    Args:
+        run: Id of the run, as ``LONGSHORE_RUN`` has it in the run's steps.
+
+    Raises:
+        DeployError: If what served before does not come up.
+    """
+    from longshore.local import LocalRuntime, deployed_by
+
+    runtime = LocalRuntime()
+    for ref in deployed_by(run):
+        undone, earlier = current_release(ref, runtime), previous_release(ref, runtime)
+        if earlier is not None:
+            rollback_service(ref.name)
+            continue
+        with runtime.lock(ref):
+            runtime.delete([ref])
+        if undone is not None and (recorder := _recorder(undone.model, _registry_of(undone.service))) is not None:
+            recorder.failed(undone, None, "the run was interrupted")
+
+
+def _registry_of(service: Service) -> str | None:
+    return service.annotations.get(REGISTRY_ANNOTATION)
 
 
 def _recorder(model: ModelSource, tracking_uri: str | None) -> Any:

@@ -1,1 +1,62 @@
-"""x"""
+"""The model directory: what training writes and every other stage reads.
+
+Names load when first used: reading a card needs neither pandas nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from longshore.packaging.card import Column, FeatureBins, ModelCard, Signature, bin_index
+    from longshore.packaging.frame import bin_counts, conform, frame_to_rows, rows_to_frame
+    from longshore.packaging.model import (
+        LoadedModel,
+        directory_digest,
+        load_model,
+        package_model,
+        read_card,
+        save_model,
+        verify,
+    )
+
+_HOME: Final = {
+    **dict.fromkeys(("Column", "FeatureBins", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"),
+    **dict.fromkeys(("bin_counts", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"),
+    **dict.fromkeys(
+        ("LoadedModel", "directory_digest", "load_model", "package_model", "read_card", "save_model", "verify"),
+        "longshore.packaging.model",
+    ),
+}
+
+__all__ = [
+    "Column",
+    "FeatureBins",
+    "LoadedModel",
+    "ModelCard",
+    "Signature",
+    "bin_counts",
+    "bin_index",
+    "conform",
+    "directory_digest",
+    "frame_to_rows",
+    "load_model",
+    "package_model",
+    "read_card",
+    "rows_to_frame",
+    "save_model",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'longshore.packaging' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,413 @@
+"""Model servers as processes on this machine: the runtime behind ``LocalTarget``.
+
+There is no supervisor. A process lives by itself, tells through a pipe when it is ready, and hands the service's
+listening socket to its successor: the connections that wait in it are answered by whoever accepts next, so none is
+lost while one process takes over from another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from longshore.errors import ConfigError, DeployError
+from longshore.local import state as states
+from longshore.local.state import Record, ServiceState
+from longshore.serving.control import ask
+from longshore.storage import is_local, local_path
+from longshore.targets.base import Manifest, Ref
+
+__all__ = ["LocalRuntime", "ServerStatus", "deployed_by", "list_servers", "log_path", "stop"]
+
+_KIND: Final = ("local.longshore.dev/v1alpha1", "ModelServer")
+_BACKLOG: Final = 2048
+_KILL_SECONDS: Final = 5.0
+_REMEMBERED: Final = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStatus:
+    """One server process, for people.
+
+    Args:
+        name: The service.
+        state: ``serving``; ``ready`` without traffic; ``starting``, ``failed``, ``draining`` or ``stopped``.
+        url: Where clients ask it: the service's address if it serves, else its own.
+        revision: The revision.
+        model: Name of the model.
+        version: Its version in the registry.
+        pid: The process, None if there is none any more.
+        since: When it was started, ISO 8601 in UTC.
+        log: Its log.
+    """
+
+    name: str
+    state: str
+    url: str | None
+    revision: str
+    model: str
+    version: str | None
+    pid: int | None
+    since: str
+    log: Path
+
+
+class LocalRuntime:
+    """Applies ``ModelServer`` objects as processes; see :class:`longshore.targets.base.Runtime`.
+
+    A revision with traffic 0 runs beside what serves. One with traffic 100 takes the service's socket over as soon as
+    it is ready, which :meth:`observe` sees to, and every other revision ends.
+    """
+
+    def __init__(self) -> None:
+        self._pipes: dict[tuple[str, str], int] = {}
+
+    def apply(self, objects: Sequence[Manifest]) -> list[Ref]:
+        """Start what does not run; raises DeployError or ConfigError if that cannot be."""
+        return [self._apply(manifest) for manifest in objects]
+
+    def get(self, ref: Ref) -> Manifest | None:
+        """The object with its status as it is now."""
+        found = states.load(ref.name) if (ref.api_version, ref.kind) == _KIND else None
+        return None if found is None else _with_status(found)
+
+    def observe(self, refs: Sequence[Ref], *, deadline: float) -> Iterator[Sequence[Manifest]]:
+        """Yield the objects after each thing that a starting process says; ends when none will say more."""
+        try:
+            while True:
+                for ref in refs:
+                    self._give_traffic(ref.name)
+                yield [manifest for ref in refs if (manifest := self.get(ref)) is not None]
+                if not self._hear(refs, deadline):
+                    return
+        finally:
+            self._forget_pipes(refs)
+
+    def delete(self, refs: Sequence[Ref]) -> None:
+        """End all processes of the services, and forget them."""
+        for ref in refs:
+            found = states.load(ref.name)
+            if found is not None:
+                _end_all(found)
+                states.remove(found)
+
+    def lock(self, ref: Ref) -> AbstractContextManager[None]:
+        """One deployment of a service at a time, across processes."""
+        return states.deploy_lock(ref.name)
+
+    def _apply(self, manifest: Manifest) -> Ref:
+        ref = Ref.of(manifest)
+        if (ref.api_version, ref.kind) != _KIND:
+            raise ConfigError(f"{ref} cannot be made on this machine: the local runtime knows {_KIND[1]} only")
+        spec = manifest["spec"]
+        revision = spec["revision"]
+        known = states.load(ref.name)
+        current = ServiceState(name=ref.name, manifest=manifest) if known is None else replace(known, manifest=manifest)
+        record = current.records.get(revision)
+        if record is None or not current.alive(revision):
+            current = self._start(current, revision)
+        elif record.state == "failed" or (record.state == "starting" and (ref.name, revision) not in self._pipes):
+            # on its way out, or left behind by a deploy that was killed: nobody hears what it says
+            _end(current, revision)
+            current = self._start(current, revision)
+        elif record.state == "draining":
+            current.wait_gone(revision, spec["drainSeconds"] + _KILL_SECONDS)
+            current = self._start(current, revision)
+        else:
+            current = current.with_record(revision, manifest=manifest)
+        states.save(current)
+        return ref
+
+    def _start(self, current: ServiceState, revision: str) -> ServiceState:
+        manifest = current.manifest
+        place = states.folder(current.name)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        hear, tell = os.pipe()
+        try:
+            with current.path(revision, "log").open("ab") as log:
+                process = subprocess.Popen(
+                    _command(current, revision, tell),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[tell],
+                    env=_environment(manifest["spec"]["env"]),
+                    cwd=place,
+                    start_new_session=True,
+                )
+        except BaseException:
+            os.close(hear)
+            raise
+        finally:
+            os.close(tell)
+        # the process outlives this one on purpose: without this, Popen warns of it
+        process.returncode = 0
+        self._pipes[current.name, revision] = hear
+        record = Record(
+            revision=revision,
+            manifest=manifest,
+            state="starting",
+            pid=process.pid,
+            since=datetime.now(UTC).isoformat(timespec="seconds"),
+            run=os.environ.get("LONGSHORE_RUN"),
+        )
+        # a process that is started anew does not have the public socket of the one that died
+        active = None if current.active == revision else current.active
+        return _pruned(replace(current, active=active, records={**current.records, revision: record}))
+
+    def _hear(self, refs: Sequence[Ref], deadline: float) -> bool:
+        """Wait for a word of a starting process; False if none will come in time."""
+        names = {ref.name for ref in refs}
+        pipes = {fd: key for key, fd in self._pipes.items() if key[0] in names}
+        remaining = deadline - time.monotonic()
+        if not pipes or remaining <= 0:
+            return False
+        heard, _, _ = select.select(list(pipes), [], [], remaining)
+        for fd in heard:
+            self._note(*pipes[fd], os.read(fd, 65536))
+        return bool(heard)
+
+    def _note(self, name: str, revision: str, said: bytes) -> None:
+        os.close(self._pipes.pop((name, revision)))
+        current = states.load(name)
+        if current is None or revision not in current.records:
+            return
+        message: dict[str, Any] = json.loads(said) if said.endswith(b"\n") else {"state": "failed"}
+        if message["state"] == "ready":
+            states.save(current.with_record(revision, state="ready", port=message["port"]))
+        else:
+            reason = message.get("reason") or "the server process ended before it was ready"
+            states.save(current.with_record(revision, state="failed", reason=_with_log(current, revision, reason)))
+
+    def _give_traffic(self, name: str) -> None:
+        """Have the desired revision serve, once it is ready, and end all others."""
+        current = states.load(name)
+        if current is None or current.manifest["spec"]["traffic"] == 0:
+            return
+        revision = current.manifest["spec"]["revision"]
+        if current.records[revision].state != "ready" or not current.alive(revision):
+            return
+        wanted = current.manifest["spec"]["port"]
+        if current.active != revision or (wanted is not None and wanted != current.port):
+            current = _switch(current, revision, wanted)
+        for other, record in current.records.items():
+            if other != revision and record.state != "draining" and current.alive(other):
+                with contextlib.suppress(DeployError):
+                    ask(current.control(other), {"do": "retire"})
+                current = current.with_record(other, state="draining")
+        states.save(current)
+
+    def _forget_pipes(self, refs: Sequence[Ref]) -> None:
+        names = {ref.name for ref in refs}
+        for key in [key for key in self._pipes if key[0] in names]:
+            os.close(self._pipes.pop(key))
+
+
+def _pruned(current: ServiceState) -> ServiceState:
+    """Forget the oldest revisions that have ended, and their logs."""
+    ended = [r for r in current.records.values() if not current.alive(r.revision) and r.state != "starting"]
+    old = sorted(ended, key=lambda record: record.since)[:-_REMEMBERED]
+    for record in old:
+        current.path(record.revision, "log").unlink(missing_ok=True)
+        current.path(record.revision, "lock").unlink(missing_ok=True)
+    forgotten = {record.revision for record in old}
+    return replace(current, records={k: v for k, v in current.records.items() if k not in forgotten})
+
+
+def _command(current: ServiceState, revision: str, tell: int) -> list[str]:
+    spec = current.manifest["spec"]
+    model = spec["model"]
+    if not is_local(model["uri"]):
+        raise ConfigError(
+            f"{model['uri']} is not on this machine: package the model into a local repository first "
+            "(package_model with repository=PATH)"
+        )
+    options = {
+        "--model-dir": str(local_path(model["uri"]).absolute()),
+        "--name": model["name"],
+        "--revision": revision,
+        "--digest": model["digest"],
+        "--model-version": model["version"],
+        "--control": str(current.control(revision)),
+        "--lock": str(current.path(revision, "lock")),
+        "--notify-fd": str(tell),
+        "--drain-seconds": str(spec["drainSeconds"]),
+    }
+    given = [part for key, value in options.items() if value is not None for part in (key, value)]
+    return [sys.executable, "-m", "longshore.serving", *given]
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    # this one changes what kfp is, and belongs to pipeline steps
+    inherited = {key: value for key, value in os.environ.items() if key != "_KFP_RUNTIME"}
+    return {**inherited, "PYTHONUNBUFFERED": "1", **extra}
+
+
+def _switch(current: ServiceState, revision: str, wanted: int | None) -> ServiceState:
+    """Hand the service's listening socket to a revision."""
+    active = current.active
+    keeps_port = wanted is None or wanted == current.port
+    if keeps_port and active is not None and active != revision and current.alive(active):
+        _, (fd, *_) = ask(current.control(active), {"do": "handover"})
+    else:
+        fd = _bind(current, wanted if wanted is not None else current.port)
+    try:
+        answer, _ = ask(current.control(revision), {"do": "accept"}, fds=[fd])
+    finally:
+        os.close(fd)
+    return replace(current, active=revision, port=answer["port"])
+
+
+def _bind(current: ServiceState, port: int | None) -> int:
+    listener = socket.socket()
+    # a port whose last connections are still closing is free
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port or 0))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise DeployError(
+            f"{current.name} cannot listen on port {port} of 127.0.0.1: {error.strerror}. "
+            "Choose another port, or end what uses this one"
+        ) from error
+    return listener.detach()
+
+
+def _with_log(current: ServiceState, revision: str, reason: str) -> str:
+    path = current.path(revision, "log")
+    last = states.tail(path, lines=1)
+    # the log's last line most often is the reason already
+    seen = f"; its log ends with: {last}" if last and reason.splitlines()[-1] not in last else ""
+    return f"{reason}{seen} (log: {path})"
+
+
+def _with_status(current: ServiceState) -> Manifest:
+    revisions = [_revision_status(current, record) for record in current.records.values()]
+    serves = current.active is not None and current.alive(current.active)
+    url = f"http://127.0.0.1:{current.port}" if current.port is not None and serves else None
+    status = {"url": url, "active": current.active if serves else None, "revisions": revisions}
+    return {**current.manifest, "status": status}
+
+
+def _revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
+    state, reason = record.state, record.reason
+    alive = current.alive(record.revision)
+    if not alive and state not in ("failed", "starting"):
+        gone = state == "draining"
+        state = "stopped"
+        reason = "retired" if gone else _with_log(current, record.revision, "the server process has ended")
+    return {
+        "name": record.revision,
+        "state": state,
+        "reason": reason,
+        "pid": record.pid if alive else None,
+        "url": f"http://127.0.0.1:{record.port}" if alive and record.port is not None else None,
+        "traffic": 100 if alive and record.revision == current.active else 0,
+        "since": record.since,
+        "log": str(current.path(record.revision, "log")),
+    }
+
+
+def _end(current: ServiceState, revision: str) -> None:
+    """End a revision's process: asked first, killed if it does not."""
+    record = current.records[revision]
+    grace = record.manifest["spec"]["drainSeconds"] + _KILL_SECONDS
+    for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+        # only while it holds its lock the number is surely its own
+        if not current.alive(revision):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(record.pid, signum)
+        if current.wait_gone(revision, seconds):
+            return
+    raise DeployError(f"process {record.pid} of revision {revision} could not be ended")
+
+
+def _end_all(current: ServiceState) -> None:
+    alive = [revision for revision in current.records if current.alive(revision)]
+    for revision in alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(current.records[revision].pid, signal.SIGTERM)
+    for revision in alive:
+        _end(current, revision)
+
+
+def list_servers() -> list[ServerStatus]:
+    """The servers on this machine: those that run, and those that should and do not."""
+    found = []
+    for name in states.names():
+        current = states.load(name)
+        if current is None:
+            continue
+        for record in current.records.values():
+            status = _revision_status(current, record)
+            serves = record.revision == current.active
+            if status["state"] == "stopped" and not serves:
+                continue
+            model = record.manifest["spec"]["model"]
+            found.append(
+                ServerStatus(
+                    name=name,
+                    state="serving" if serves and status["state"] == "ready" else status["state"],
+                    url=f"http://127.0.0.1:{current.port}" if serves and status["url"] else status["url"],
+                    revision=record.revision,
+                    model=model["name"],
+                    version=model["version"],
+                    pid=status["pid"],
+                    since=record.since,
+                    log=current.path(record.revision, "log"),
+                )
+            )
+    return found
+
+
+def deployed_by(run: str) -> list[Ref]:
+    """The services whose active revision a pipeline run brought up."""
+    found = [current for name in states.names() if (current := states.load(name)) is not None]
+    return [
+        Ref(*_KIND, current.name)
+        for current in found
+        if current.active is not None and current.records[current.active].run == run
+    ]
+
+
+def stop(name: str) -> None:
+    """End a service on this machine and forget it.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if states.load(name) is None:
+        known = ", ".join(states.names()) or "none"
+        raise ConfigError(f"no server {name!r} runs on this machine; there is {known}")
+    with states.deploy_lock(name):
+        LocalRuntime().delete([Ref(*_KIND, name)])
+
+
+def log_path(name: str, revision: str | None = None) -> Path:
+    """The log of a service's revision, by default of the one that serves, else of the latest.
+
+    Raises:
+        ConfigError: If there is no such service or revision.
+    """
+    current = states.load(name)
+    if current is None:
+        raise ConfigError(f"no server {name!r} runs on this machine; there is {', '.join(states.names()) or 'none'}")
+    chosen = revision or current.active or current.manifest["spec"]["revision"]
+    if chosen not in current.records:
+        raise ConfigError(f"{name} has no revision {chosen!r}; there is {', '.join(current.records)}")
+    return current.path(chosen, "log")

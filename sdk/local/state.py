@@ -1,0 +1,189 @@
+"""What is known of the servers on this machine, in files that outlive every process.
+
+One folder a service, below :func:`longshore.home.local_state`: ``service.json`` (the object that was applied last and a
+record of each revision), a log, a lock and a control socket for each revision. A revision's process holds its lock for
+life, and the kernel frees it however the process ends: that is how one knows whether it lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from longshore import home
+from longshore.errors import DeployError
+from longshore.locks import acquire, is_held
+from longshore.spec import check_dns_label
+from longshore.targets.base import Manifest
+
+__all__ = ["Record", "ServiceState", "deploy_lock", "folder", "load", "names", "remove", "save", "tail"]
+
+_SOCKET_PATH_LIMIT: Final = 100
+_LOCK_WAIT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One revision.
+
+    Args:
+        revision: Its name.
+        manifest: The object that asked for it last.
+        state: ``starting``, ``ready``, ``failed`` or ``draining``, as it was last told.
+        pid: Its process.
+        port: Its own port, once it is ready.
+        reason: Why it failed.
+        since: When it was started, ISO 8601 in UTC.
+        run: The pipeline run that asked for it, None outside one.
+    """
+
+    revision: str
+    manifest: Manifest
+    state: str
+    pid: int
+    port: int | None = None
+    reason: str = ""
+    since: str = ""
+    run: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceState:
+    """One service.
+
+    Args:
+        name: Its name.
+        manifest: The object that was applied last.
+        port: The public port, once there was one.
+        active: The revision that serves it.
+        records: Revisions by name.
+    """
+
+    name: str
+    manifest: Manifest
+    port: int | None = None
+    active: str | None = None
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def with_record(self, revision: str, **changes: Any) -> ServiceState:
+        """The state with one record changed."""
+        return replace(self, records={**self.records, revision: replace(self.records[revision], **changes)})
+
+    def path(self, revision: str, suffix: str) -> Path:
+        """Path of a revision's ``log`` or ``lock``."""
+        return folder(self.name) / f"{revision}.{suffix}"
+
+    def control(self, revision: str) -> Path:
+        """Path of a revision's control socket; socket paths must be short."""
+        path = self.path(revision, "sock")
+        if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+            return path
+        short = Path(tempfile.gettempdir()) / f"longshore-{os.getuid()}"
+        short.mkdir(mode=0o700, exist_ok=True)
+        if short.stat().st_uid != os.getuid() or short.stat().st_mode & 0o077:
+            raise DeployError(f"{short} must be a folder that only you can open: remove it, it is made anew")
+        return short / hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
+
+    def alive(self, revision: str) -> bool:
+        """Whether the revision's process lives."""
+        return is_held(self.path(revision, "lock"))
+
+    def wait_gone(self, revision: str, timeout_seconds: float) -> bool:
+        """Wait until the revision's process is gone; False if it is not within the time."""
+        with self.path(revision, "lock").open("a") as lock:
+            return acquire(lock.fileno(), timeout_seconds)
+
+
+def folder(name: str) -> Path:
+    """The folder of a service."""
+    check_dns_label("name", name)
+    return home.local_state() / name
+
+
+def names() -> list[str]:
+    """Names of all services."""
+    return sorted(path.parent.name for path in home.local_state().glob("*/service.json"))
+
+
+def load(name: str) -> ServiceState | None:
+    """The state of a service, None if there is none."""
+    try:
+        plain = json.loads((folder(name) / "service.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    records = {revision: Record(**record) for revision, record in plain.pop("records").items()}
+    return ServiceState(**plain, records=records)
+
+
+def save(state: ServiceState) -> None:
+    """Write a service's state: whole, or not at all."""
+    place = folder(state.name)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    plain = {**vars(state), "records": {revision: vars(record) for revision, record in state.records.items()}}
+    work = place / f"service.json.{os.getpid()}.{threading.get_ident()}"
+    try:
+        work.write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        work.replace(place / "service.json")
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise DeployError(f"the state of {state.name} could not be written: {error.strerror or error}") from error
+
+
+def remove(state: ServiceState) -> None:
+    """Forget a service whose processes have ended."""
+    for revision in state.records:
+        state.control(revision).unlink(missing_ok=True)
+    place = folder(state.name)
+    # the file that makes it a service goes first
+    (place / "service.json").unlink(missing_ok=True)
+    for path in place.iterdir():
+        path.unlink(missing_ok=True)
+    place.rmdir()
+
+
+def tail(path: Path, lines: int = 5) -> str:
+    """The last lines of a log that are not empty."""
+    try:
+        with path.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            log.seek(max(0, log.tell() - 8192))
+            text = log.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+
+@contextlib.contextmanager
+def deploy_lock(name: str, *, timeout_seconds: float = _LOCK_WAIT_SECONDS) -> Iterator[None]:
+    """Hold a service for oneself; the lock ends with the process at the latest.
+
+    Raises:
+        DeployError: If another process still holds it after the time.
+    """
+    check_dns_label("name", name)
+    root = home.local_state()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = root / f"{name}.deploy"
+    with path.open("a+") as lock:
+        if not acquire(lock.fileno(), timeout_seconds):
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise DeployError(
+                f"{name} has been in the hands of {holder} for {timeout_seconds:g} s: "
+                "wait until its deployment is through, or end that process"
+            )
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)

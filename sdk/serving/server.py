@@ -1,0 +1,240 @@
+"""The process of one revision: ``python -m longshore.serving``.
+
+It listens on a loopback port of its own from the start, for readiness, metrics and smoke tests, and on the service's
+public socket once it is given that (see :mod:`longshore.serving.control`). Readiness and failure are told through a
+pipe; the lock file is held as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from longshore.errors import LongshoreError
+from longshore.locks import acquire
+from longshore.serving.control import Answer, Request, serve_control
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["main"]
+
+_IDLE_SECONDS: Final = 1.0
+"""How long a kept connection is given to send another request, and to learn from its answer to close."""
+
+_TICK_SECONDS: Final = 0.02
+
+_LOCK_SECONDS: Final = 5.0
+"""The lock is free at the start, but for a moment it can be in the hands of one who asks whether it is."""
+
+_log = logging.getLogger("longshore.serving")
+
+
+class _Listener(uvicorn.Server):
+    """Uvicorn on one socket; signals are the process's business."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Process:
+    """The listeners of a revision and how they end."""
+
+    def __init__(self, app: FastAPI, private: socket.socket, drain_seconds: float) -> None:
+        self._app = app
+        self._private = private
+        self._public: socket.socket | None = None
+        self._drain_seconds = drain_seconds
+        self._listeners: list[_Listener] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._retired = asyncio.Event()
+        self._config = uvicorn.Config(
+            app,
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+        )
+
+    async def run(self, control: Path, ready: Callable[[], None]) -> None:
+        """Serve until told to retire."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._retired.set)
+        await self._listen(self._private)
+        listener = serve_control(control, functools.partial(self._control, loop))
+        try:
+            ready()
+            await self._retired.wait()
+            await self._drain()
+        finally:
+            listener.close()
+            control.unlink(missing_ok=True)
+
+    async def _listen(self, sock: socket.socket) -> None:
+        listener = _Listener(self._config)
+        task = asyncio.create_task(listener.serve(sockets=[sock]))
+        self._listeners.append(listener)
+        self._tasks.append(task)
+        up = asyncio.create_task(listener.up.wait())
+        await asyncio.wait([task, up], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            up.cancel()
+            task.result()
+
+    def _control(self, loop: asyncio.AbstractEventLoop, request: Request, fds: Sequence[int]) -> Answer:
+        """Called in the control thread."""
+        if request["do"] == "accept":
+            sock = socket.socket(fileno=fds[0])
+            asyncio.run_coroutine_threadsafe(self._take_over(sock), loop).result(timeout=10)
+            return {"port": sock.getsockname()[1]}, ()
+        if request["do"] == "handover":
+            if self._public is None:
+                raise LookupError("this revision does not serve the public port")
+            return {"port": self._public.getsockname()[1]}, [self._public.fileno()]
+        if request["do"] == "retire":
+            loop.call_soon_threadsafe(self._retired.set)
+            return {}, ()
+        raise ValueError(f"unknown request {request['do']!r}")
+
+    async def _take_over(self, sock: socket.socket) -> None:
+        if self._public is not None:
+            sock.close()
+            return
+        await self._listen(sock)
+        self._public = sock
+
+    async def _drain(self) -> None:
+        """Accept no more, answer what has begun, and let clients close their connections before this end does."""
+        self._app.state.draining = True
+        for listener in self._listeners:
+            for server in listener.servers:
+                server.close()
+        started = time.monotonic()
+        # uvicorn tells nobody when a connection ends, so its list is looked at now and then
+        while self._connections():
+            waited = time.monotonic() - started
+            if waited > self._drain_seconds or (waited > _IDLE_SECONDS and not self._requests()):
+                break
+            await asyncio.sleep(_TICK_SECONDS)
+        for listener in self._listeners:
+            listener.should_exit = True
+        await asyncio.gather(*self._tasks)
+
+    def _connections(self) -> int:
+        return sum(len(listener.server_state.connections) for listener in self._listeners)
+
+    def _requests(self) -> int:
+        return sum(len(listener.server_state.tasks) for listener in self._listeners)
+
+
+class _Notify:
+    """The pipe to whoever started the process. If nobody listens there any more, nobody will give it traffic."""
+
+    def __init__(self, fd: int | None) -> None:
+        self._fd = fd
+
+    def __call__(self, **message: Any) -> None:
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        try:
+            os.write(fd, json.dumps(message).encode() + b"\n")
+        except BrokenPipeError:
+            raise SystemExit("the deployment that started this server has ended") from None
+        finally:
+            os.close(fd)
+
+
+def _parse(arguments: Sequence[str] | None) -> Namespace:
+    parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
+    parser.add_argument("--model-dir", type=Path, required=True, help="directory with model.json")
+    parser.add_argument("--name", required=True, help="name of the model in request paths")
+    parser.add_argument("--revision", required=True, help="name of this revision")
+    parser.add_argument("--digest", help="digest that the directory must have")
+    parser.add_argument("--model-version", help="version in the registry")
+    parser.add_argument("--control", type=Path, required=True, help="path of the control socket")
+    parser.add_argument("--lock", type=Path, required=True, help="file that is locked while the process lives")
+    parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
+    parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to end; 0 then, 1 if the model could not be served."""
+    options = _parse(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    notify = _Notify(options.notify_fd)
+    with options.lock.open("a") as held:
+        if not acquire(held.fileno(), _LOCK_SECONDS):
+            notify(state="failed", reason=f"revision {options.revision} runs already")
+            return 1
+        try:
+            app = _load(options)
+        except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
+            _log.exception("%s could not be loaded", options.model_dir)
+            reason = str(error) if isinstance(error, LongshoreError) else f"{type(error).__name__}: {error}"
+            notify(state="failed", reason=reason)
+            return 1
+        private = socket.socket()
+        private.bind(("127.0.0.1", 0))
+        port = private.getsockname()[1]
+
+        def ready() -> None:
+            _log.info("revision %s is ready on port %d", options.revision, port)
+            notify(state="ready", port=port)
+
+        process = functools.partial(_Process, app, private, options.drain_seconds)
+        _run(process, options.control, ready)
+        _log.info("revision %s has ended", options.revision)
+    return 0
+
+
+def _load(options: Namespace) -> FastAPI:
+    from longshore.serving.core import Predictor
+    from longshore.serving.fastapi_app import create_app
+
+    _log.info("loading %s for revision %s", options.model_dir, options.revision)
+    predictor = Predictor.load(
+        options.model_dir,
+        name=options.name,
+        digest=options.digest,
+        version=options.model_version,
+        revision=options.revision,
+    )
+    return create_app(predictor)
+
+
+def _run(process: Callable[[], _Process], control: Path, ready: Callable[[], None]) -> None:
+    async def serve() -> None:
+        await process().run(control, ready)
+
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve())
+    else:
+        uvloop.run(serve())

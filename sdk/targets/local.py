@@ -1,0 +1,101 @@
+"""The platform ``local``: one server process per revision, on the machine where the engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+from longshore.errors import InvalidValue
+from longshore.spec import Endpoint, Health, Release
+from longshore.targets.base import Manifest
+
+__all__ = ["LocalTarget"]
+
+_DRAIN_SECONDS: Final = 10
+
+
+class LocalTarget:
+    """Renders a release as one ``ModelServer`` object; see :class:`longshore.targets.base.Target`."""
+
+    name: ClassVar[str] = "local"
+    previews: ClassVar[bool] = True
+
+    def render(self, release: Release) -> list[Manifest]:
+        """One object: the revision that shall run, and whether it serves.
+
+        Raises:
+            InvalidValue: If the revision shall answer a part of the requests.
+        """
+        service, model = release.service, release.model
+        if release.traffic.percent not in (0, 100):
+            raise InvalidValue(
+                "Traffic.percent",
+                release.traffic.percent,
+                "on one machine a revision answers all requests or none: use 0 or 100",
+            )
+        return [
+            {
+                "apiVersion": "local.longshore.dev/v1alpha1",
+                "kind": "ModelServer",
+                "metadata": {
+                    "name": service.name,
+                    "labels": dict(service.labels),
+                    "annotations": dict(service.annotations),
+                },
+                "spec": {
+                    "revision": release.revision,
+                    "traffic": release.traffic.percent,
+                    "port": service.port,
+                    "framework": service.framework,
+                    "model": {
+                        "uri": model.uri,
+                        "format": model.format,
+                        "name": model.name,
+                        "version": model.version,
+                        "digest": model.digest,
+                    },
+                    "env": dict(service.env),
+                    "drainSeconds": _DRAIN_SECONDS,
+                },
+            }
+        ]
+
+    def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
+        """The verdict on the release's own revision."""
+        status = self._status(release, observed)
+        found = self._revision(release, status)
+        if found is None:
+            return Health.progressing("its process has not been started yet")
+        if found["state"] in ("failed", "stopped"):
+            return Health.failed(found["reason"] or f"its process has {found['state']}")
+        if found["state"] != "ready":
+            return Health.progressing("the server is loading the model")
+        if release.traffic.percent and status.get("active") != release.revision:
+            return Health.progressing("the server is ready and does not have the service's port yet")
+        return Health.ready()
+
+    def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
+        """The service's address, and the revision's own; without traffic only the latter."""
+        status = self._status(release, observed)
+        found = self._revision(release, status) or {}
+        own = found.get("url")
+        return Endpoint(
+            name=release.service.name,
+            url=(status.get("url") if release.traffic.percent else None) or own or "",
+            model=release.model.name,
+            revision=release.revision,
+            revision_url=own,
+            protocols=("v1", "v2"),
+        )
+
+    @staticmethod
+    def _status(release: Release, observed: Sequence[Manifest]) -> dict[str, Any]:
+        for manifest in observed:
+            if manifest["metadata"]["name"] == release.service.name:
+                status: dict[str, Any] = manifest.get("status", {})
+                return status
+        return {}
+
+    @staticmethod
+    def _revision(release: Release, status: dict[str, Any]) -> dict[str, Any] | None:
+        return next((r for r in status.get("revisions", []) if r["name"] == release.revision), None)
