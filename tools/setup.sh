@@ -40,4 +40,4 @@ if ! .venv/bin/python -c 'import pip' 2>/dev/null; then
 fi
 echo "Installing the locked dependencies into .venv (a minute or two the first time) ..."
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .

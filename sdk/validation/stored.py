@@ -75,7 +75,7 @@ def judge_stored(
             against = evaluate_stored(champion, frame, slices=())
         except LongshoreError as error:
             raise ConfigError(
-                f"the champion, version {champion.version} of {champion.name}, cannot be scored on these rows: {error}. "
+                f"version {champion.version} of {champion.name}, the champion, cannot be scored on these rows: {error}. "
                 "Set champion_rule=none to judge by the thresholds alone"
             ) from error
     return judge(scored, thresholds, against, metric=metric, rule=rule, min_gain=min_gain, seed=seed)

@@ -1,0 +1,349 @@
+"""The engine on this machine, with real server processes, sockets and signals."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+
+from longshore.client import predict
+from longshore.deployment import deploy_model, rollback_service, undo_run
+from longshore.errors import ConfigError, DeployError
+from longshore.local import LocalRuntime, list_servers, log_path, stop
+from longshore.spec import Endpoint, Service
+from longshore.targets.base import Ref
+
+ROW = {
+    "species": "Adelie",
+    "island": "Torgersen",
+    "bill_length_mm": 39.1,
+    "bill_depth_mm": 18.7,
+    "flipper_length_mm": 181,
+    "sex": "male",
+    "year": 2007,
+}
+SERVICE = Service(name="penguins")
+REF = Ref("local.longshore.dev/v1alpha1", "ModelServer", "penguins")
+
+
+@pytest.fixture
+def models(home, constant_models):
+    """Models that are not in the registry: what is recorded there is tested elsewhere."""
+    return lambda number: replace(constant_models(number), version=None)
+
+
+def answer(endpoint: Endpoint) -> float:
+    return predict(endpoint, [ROW])[0]
+
+
+def alive(pid: int) -> bool:
+    try:
+        with Path(f"/proc/{pid}/stat").open() as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pids(home: Path) -> list[int]:
+    """Server processes that work for this home, whatever the state says."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"longshore.serving" in command and os.fsencode(home) in command and alive(int(entry.name)):
+                found.append(int(entry.name))
+    return found
+
+
+class Clients:
+    """Clients that never retry: some keep their connection, some open a new one for each request."""
+
+    def __init__(self, url: str, count: int = 4) -> None:
+        self.url = f"{url}/v1/models/penguins:predict"
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(count)]
+
+    def _ask(self, keep: bool) -> None:
+        session = requests.Session()
+        session.trust_env = False
+        session.headers["Connection"] = "keep-alive" if keep else "close"
+        while not self._stop.is_set():
+            try:
+                response = session.post(self.url, json={"instances": [ROW]}, timeout=10)
+                response.raise_for_status()
+                self.answers.append(response.json()["predictions"][0])
+            except requests.RequestException as error:
+                self.failures.append(repr(error))
+        session.close()
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def test_a_first_deploy_answers(models, home):
+    done = deploy_model(models(1), SERVICE)
+    assert answer(done.endpoint) == 1.0
+    (server,) = list_servers()
+    assert (server.name, server.state, server.url) == ("penguins", "serving", done.endpoint.url)
+    assert pids(home) == [server.pid]
+    assert "is ready on port" in log_path("penguins").read_text()
+
+
+def test_replacing_under_load_loses_no_request(models, home):
+    endpoint = deploy_model(models(1), SERVICE).endpoint
+    with Clients(endpoint.url) as clients:
+        for number in (2, 3, 4):
+            done = deploy_model(models(number), SERVICE)
+            assert done.endpoint.url == endpoint.url
+            assert answer(done.endpoint) == number
+    assert clients.failures == []
+    assert set(clients.answers) == {1.0, 2.0, 3.0, 4.0}
+    stop("penguins")
+    assert pids(home) == []
+
+
+def test_the_replaced_process_ends(models, home):
+    deploy_model(models(1), SERVICE)
+    (first,) = list_servers()
+    deploy_model(models(2), SERVICE)
+    LocalRuntime().delete([])
+    (second,) = [server for server in list_servers() if server.state == "serving"]
+    deadline = time.monotonic() + 20
+    while alive(first.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(first.pid)
+    assert pids(home) == [second.pid]
+
+
+def corrupt(source, tmp_path, change):
+    broken = tmp_path / "broken"
+    shutil.copytree(source.uri, broken)
+    change(broken)
+    return replace(source, uri=str(broken))
+
+
+def truncate(directory: Path) -> None:
+    path = directory / "model.joblib"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def test_a_model_that_changed_on_disk_is_not_served(models, home, tmp_path):
+    endpoint = deploy_model(models(1), SERVICE).endpoint
+    with (
+        Clients(endpoint.url) as clients,
+        pytest.raises(DeployError, match="does not have the recorded content") as caught,
+    ):
+        deploy_model(corrupt(models(2), tmp_path, truncate), SERVICE)
+    assert "serves as before" in str(caught.value)
+    assert clients.failures == []
+    assert set(clients.answers) == {1.0}
+    assert [server.state for server in list_servers() if server.pid] == ["serving"]
+
+
+def test_a_first_deploy_that_fails_leaves_nothing(models, home, tmp_path):
+    with pytest.raises(DeployError, match="nothing was left behind"):
+        deploy_model(corrupt(models(1), tmp_path, truncate), SERVICE)
+    assert list_servers() == []
+    assert pids(home) == []
+    assert not (home / "local" / "penguins").exists()
+
+
+def test_a_server_that_dies_while_starting_is_told_with_its_log(models, home):
+    broken = Service(name="penguins", env={"PYTHONSTARTUP": "", "PYTHONPATH": "", "PYTHONHOME": "/nowhere"})
+    with pytest.raises(DeployError, match=r"ended before it was ready.*log"):
+        deploy_model(models(1), broken)
+    assert pids(home) == []
+
+
+def test_a_killed_server_is_seen_and_brought_back_on_its_port(models, home):
+    first = deploy_model(models(1), SERVICE).endpoint
+    (server,) = list_servers()
+    os.kill(server.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while alive(server.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (dead,) = list_servers()
+    assert (dead.state, dead.pid, dead.url) == ("stopped", None, None)
+    again = deploy_model(models(1), SERVICE).endpoint
+    assert again.url == first.url
+    assert answer(again) == 1.0
+
+
+def test_a_killed_server_can_be_replaced(models):
+    first = deploy_model(models(1), SERVICE).endpoint
+    os.kill(list_servers()[0].pid, signal.SIGKILL)
+    second = deploy_model(models(2), SERVICE).endpoint
+    assert second.url == first.url
+    assert answer(second) == 2.0
+
+
+def test_deploying_the_same_again_restarts_nothing(models):
+    deploy_model(models(1), SERVICE)
+    (before,) = list_servers()
+    deploy_model(models(1), SERVICE)
+    (after,) = list_servers()
+    assert after.pid == before.pid
+
+
+def test_going_back_and_forth(models):
+    deploy_model(models(1), SERVICE)
+    second = deploy_model(models(2), SERVICE)
+    back = rollback_service("penguins")
+    assert back.endpoint.url == second.endpoint.url
+    assert answer(back.endpoint) == 1.0
+    assert answer(rollback_service("penguins").endpoint) == 2.0
+
+
+def test_there_is_no_way_back_from_the_first(models):
+    with pytest.raises(ConfigError, match="no earlier release"):
+        rollback_service("penguins")
+    deploy_model(models(1), SERVICE)
+    with pytest.raises(ConfigError, match="no earlier release"):
+        rollback_service("penguins")
+
+
+def test_a_port_that_is_taken_is_named_and_nothing_is_left(models, home):
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", 0))
+        foreign.listen()
+        port = foreign.getsockname()[1]
+        with pytest.raises(DeployError, match=f"cannot listen on port {port}"):
+            deploy_model(models(1), Service(name="penguins", port=port))
+    assert pids(home) == []
+    done = deploy_model(models(1), Service(name="penguins", port=port))
+    assert done.endpoint.url == f"http://127.0.0.1:{port}"
+
+
+def test_a_service_can_move_to_another_port(models):
+    first = deploy_model(models(1), SERVICE).endpoint
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    moved = deploy_model(models(2), Service(name="penguins", port=port)).endpoint
+    assert moved.url == f"http://127.0.0.1:{port}" != first.url
+    assert answer(moved) == 2.0
+
+
+def test_stop_leaves_no_process_and_no_file(models, home):
+    endpoint = deploy_model(models(1), SERVICE).endpoint
+    stop("penguins")
+    assert pids(home) == []
+    assert list_servers() == []
+    assert not (home / "local" / "penguins").exists()
+    with pytest.raises(DeployError, match="did not answer"):
+        answer(endpoint)
+    with pytest.raises(ConfigError, match="penguins"):
+        stop("penguins")
+
+
+def test_term_lets_requests_finish(models, home):
+    endpoint = deploy_model(models(1), SERVICE).endpoint
+    (server,) = list_servers()
+    with Clients(endpoint.url, count=2) as clients:
+        while len(clients.answers) < 20:
+            assert not clients.failures
+        os.kill(server.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while alive(server.pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+    # once nobody listens, new connections are refused; none that was open is cut
+    assert all("Connection refused" in failure for failure in clients.failures)
+    assert not alive(server.pid)
+
+
+def test_two_services_do_not_meet(models):
+    one = deploy_model(models(1), SERVICE).endpoint
+    two = deploy_model(replace(models(2), name="others"), Service(name="others")).endpoint
+    assert (answer(one), answer(two)) == (1.0, 2.0)
+    stop("penguins")
+    assert answer(two) == 2.0
+
+
+def test_one_deploy_of_a_service_at_a_time(models):
+    runtime, order = LocalRuntime(), []
+
+    def second() -> None:
+        with LocalRuntime().lock(REF):
+            order.append("second")
+
+    with runtime.lock(REF):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(timeout=0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+DIES_MID_DEPLOY = """
+import os, signal, sys
+from longshore import client, deployment
+from longshore.spec import ModelSource, Service
+client.probe = lambda *_a, **_k: os.kill(os.getpid(), signal.SIGKILL)
+deployment.deploy_model(ModelSource(uri=sys.argv[1], format="sklearn", name="penguins"), Service(name="penguins"))
+"""
+
+
+def test_a_deploy_that_is_killed_leaves_the_old_one_serving_and_the_next_one_cleans_up(models, home):
+    endpoint = deploy_model(models(1), SERVICE).endpoint
+    died = subprocess.run([sys.executable, "-c", DIES_MID_DEPLOY, models(2).uri], check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert answer(endpoint) == 1.0
+    assert len(pids(home)) == 2
+    done = deploy_model(models(3), SERVICE)
+    assert answer(done.endpoint) == 3.0
+    assert done.previous.model.uri == models(1).uri
+    stop("penguins")
+    assert pids(home) == []
+
+
+def test_what_a_run_deployed_can_be_undone(models, monkeypatch, home):
+    deploy_model(models(1), SERVICE)
+    monkeypatch.setenv("LONGSHORE_RUN", "run-2")
+    done = deploy_model(models(2), SERVICE)
+    deploy_model(replace(models(3), name="others"), Service(name="others"))
+    monkeypatch.delenv("LONGSHORE_RUN")
+    undo_run("run-1")
+    assert answer(done.endpoint) == 2.0
+    undo_run("run-2")
+    assert answer(done.endpoint) == 1.0
+    assert {server.name for server in list_servers()} == {"penguins"}
+
+
+def test_a_model_elsewhere_is_refused(models):
+    with pytest.raises(DeployError, match="package the model into a local repository"):
+        deploy_model(replace(models(1), uri="memory://bucket/model"), SERVICE)
+
+
+def test_in_a_pod_the_platform_is_refused(models, monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(ConfigError, match="in a pod"):
+        deploy_model(models(1), SERVICE)
+
+
+def test_old_revisions_are_forgotten(models, home):
+    for number in range(1, 9):
+        deploy_model(models(number), SERVICE)
+    logs = list((home / "local" / "penguins").glob("*.log"))
+    assert len(logs) <= 8
+    assert answer(deploy_model(models(8), SERVICE).endpoint) == 8.0
