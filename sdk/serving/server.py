@@ -188,28 +188,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     notify = _Notify(options.notify_fd)
-    with options.lock.open("a") as held:
-        if not acquire(held.fileno(), _LOCK_SECONDS):
-            notify(state="failed", reason=f"revision {options.revision} runs already")
-            return 1
-        try:
-            app = _load(options)
-        except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
-            _log.exception("%s could not be loaded", options.model_dir)
-            reason = str(error) if isinstance(error, LongshoreError) else f"{type(error).__name__}: {error}"
-            notify(state="failed", reason=reason)
-            return 1
-        private = socket.socket()
-        private.bind(("127.0.0.1", 0))
-        port = private.getsockname()[1]
+    # never closed: the lock must last until the very end of the process
+    if not acquire(os.open(options.lock, os.O_RDWR | os.O_CREAT, 0o600), _LOCK_SECONDS):
+        notify(state="failed", reason=f"revision {options.revision} runs already")
+        return 1
+    try:
+        app = _load(options)
+    except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
+        _log.exception("%s could not be loaded", options.model_dir)
+        reason = str(error) if isinstance(error, LongshoreError) else f"{type(error).__name__}: {error}"
+        notify(state="failed", reason=reason)
+        return 1
+    private = socket.socket()
+    private.bind(("127.0.0.1", 0))
+    port = private.getsockname()[1]
 
-        def ready() -> None:
-            _log.info("revision %s is ready on port %d", options.revision, port)
-            notify(state="ready", port=port)
+    def ready() -> None:
+        _log.info("revision %s is ready on port %d", options.revision, port)
+        notify(state="ready", port=port)
 
-        process = functools.partial(_Process, app, private, options.drain_seconds)
-        _run(process, options.control, ready)
-        _log.info("revision %s has ended", options.revision)
+    _run(functools.partial(_Process, app, private, options.drain_seconds), options.control, ready)
+    _log.info("revision %s has ended", options.revision)
     return 0
 
 

@@ -45,7 +45,7 @@ def paired_gains(
     else:
         scores = _mean_scores(metric, candidate, champion, resamples, rng)
     sign = 1.0 if METRICS[metric].higher_is_better else -1.0
-    return np.asarray(sign * (scores[0] - scores[1]), dtype=np.float64)
+    return np.asarray(sign * (scores[0] - scores[1]) + 0.0, dtype=np.float64)  # no -0.0, which reads as a loss
 
 
 def interval(gains: FloatArray, confidence: float) -> tuple[float, float] | None:
@@ -100,14 +100,14 @@ def _mean_scores(
             means = np.sqrt(means)
         elif metric == "r2":
             variance = centred[drawn].var(axis=1)
-            means = 1.0 - np.divide(means, variance, out=np.full_like(means, np.nan), where=variance > 0)
+            # by the extremes, since rounding gives equal values a tiny variance
+            varied = centred[drawn].min(axis=1) < centred[drawn].max(axis=1)
+            means = 1.0 - np.divide(means, variance, out=np.full_like(means, np.nan), where=varied)
         parts.append(means)
     return np.concatenate(parts, axis=1)
 
 
-def _areas(
-    candidate: Predictions, champion: Predictions, resamples: int, rng: np.random.Generator
-) -> FloatArray:
+def _areas(candidate: Predictions, champion: Predictions, resamples: int, rng: np.random.Generator) -> FloatArray:
     rows, columns = candidate.rows, auc_columns(len(candidate.labels))
     rankings = [[_ranking(model, column) for column in columns] for model in (candidate, champion)]
     parts = []
@@ -120,8 +120,7 @@ def _areas(
 
 
 def _ranking(predictions: Predictions, column: int) -> tuple[Array, Array, Array, Array]:
-    """Positive rows, the other rows by rising score, and for each positive row how many of those lie below, and at most
-    level with, it."""
+    """The positive rows; the others by rising score; for each positive how many are below, and not above, it."""
     if predictions.probabilities is None:
         raise ValueError("roc_auc is compared only where it is defined")
     scores = predictions.probabilities[:, column]
@@ -137,11 +136,15 @@ def _weighted_area(weights: Array, good: Array, bad: Array, below: Array, level:
     np.cumsum(weights[bad], axis=0, out=drawn_below[1:])
     pairs = np.einsum("rb,rb->b", weights[good], drawn_below[below] + drawn_below[level], dtype=np.float64)
     total = 2.0 * weights[good].sum(axis=0) * drawn_below[-1]
-    return np.divide(pairs, total, out=np.full(len(total), np.nan), where=total > 0)
+    areas = np.full(len(total), np.nan)
+    np.divide(pairs, total, out=areas, where=total > 0)
+    return areas
 
 
 def _mean_defined(areas: FloatArray) -> FloatArray:
     defined = ~np.isnan(areas)
     count = defined.sum(axis=1)
     total = np.where(defined, areas, 0.0).sum(axis=1)
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    means = np.full(len(count), np.nan)
+    np.divide(total, count, out=means, where=count > 0)
+    return means

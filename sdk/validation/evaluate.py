@@ -195,11 +195,14 @@ def _check_columns(frame: pd.DataFrame, target: str, slices: Sequence[str]) -> N
 
 
 def _unknown_labels(model: LoadedModel, predictions: Predictions) -> list[str]:
-    known = len(model.card.signature.classes or ())
-    counts = np.bincount(predictions.actual, minlength=len(predictions.labels)) if known else []
+    classes = model.card.signature.classes
+    if classes is None:
+        return []
+    counts = np.bincount(predictions.actual, minlength=len(predictions.labels))
     return [
-        f"The class {label!r} occurs in {count} test rows and was never seen in training, so they count as wrong."
-        for label, count in zip(predictions.labels[known:], counts[known:], strict=True)
+        f"The class {label!r} (test rows: {count}) was never seen in training, so its rows count as wrong."
+        for label, count in zip(predictions.labels[len(classes) :], counts[len(classes) :], strict=True)
+        if count
     ]
 
 
@@ -232,7 +235,7 @@ def _groups(values: pd.Series) -> tuple[Array, list[str]]:
     dated = pd.api.types.is_datetime64_any_dtype(values)
     if (measured or dated) and values.nunique() > _SLICE_VALUES:
         ranges, edges = pd.qcut(values, _SLICE_RANGES, labels=False, retbins=True, duplicates="drop")
-        names = [f"{_bound(low)} to {_bound(high)}" for low, high in pairwise(edges)]
+        names = [f"{low} to {high}" for low, high in pairwise(_bounds(edges))]
         codes = ranges.fillna(-1).to_numpy(dtype=np.intp)
     else:
         texts = values.astype(object).map(_plain_text, na_action="ignore")
@@ -244,7 +247,7 @@ def _groups(values: pd.Series) -> tuple[Array, list[str]]:
 
 
 def _plain_text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.17g}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _natural(text: str) -> tuple[bool, float, str]:
@@ -254,5 +257,8 @@ def _natural(text: str) -> tuple[bool, float, str]:
         return True, 0.0, text
 
 
-def _bound(value: Any) -> str:
-    return f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else f"{value:.4g}"
+def _bounds(edges: Any) -> list[str]:
+    """Bounds of ranges, as briefly as tells them apart."""
+    patterns = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S") if hasattr(edges[0], "strftime") else (".4g", ".6g", ".10g")
+    written = ([format(edge, pattern) for edge in edges] for pattern in patterns)
+    return next((texts for texts in written if len(set(texts)) == len(texts)), [str(edge) for edge in edges])

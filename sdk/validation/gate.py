@@ -41,6 +41,16 @@ class Check:
     passed: bool
     why: str
 
+    @property
+    def value_text(self) -> str:
+        """The value, with as many digits as show on which side of the bound it lies."""
+        return "\N{EN DASH}" if self.value is None else _beside(self.value, self.bound)
+
+    @property
+    def bound_text(self) -> str:
+        """What is required, such as ``at least 0.9``."""
+        return f"at {'least' if self.higher_is_better else 'most'} {_exact(self.bound)}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -146,15 +156,14 @@ def judge(
     _check_settings(rule, min_gain, confidence, resamples)
     checks = tuple(_check(candidate, name, bound) for name, bound in thresholds.items())
     metric = metric_info(metric or DEFAULT_METRIC[candidate.task], candidate.task).name
-    comparison, against = None, None
+    comparison, against = None, _unscored(metric, candidate, champion)
     if champion is not None:
         _check_same_rows(candidate, champion)
-        against = _incomparable(metric, candidate, champion)
         if against is None:
             comparison = _compare(metric, candidate, champion, confidence, resamples, seed)
             against = _objection(comparison, rule, min_gain) if comparison else _too_few(metric)
-        if rule == "none":
-            against = None
+    if rule == "none" and candidate.metrics:
+        against = None
     refusals = (*(check.why for check in checks if not check.passed), *((against,) if against else ()))
     if refusals:
         return Verdict(approved=False, reasons=refusals, checks=checks, comparison=comparison)
@@ -182,7 +191,7 @@ def _check(candidate: Evaluation, name: str, bound: float) -> Check:
     if math.isfinite(value):
         passed = value >= bound if higher else value <= bound
         side = "at least" if higher else "at most"
-        why = f"{name} {_number(value)} is {'' if passed else 'not '}{side} {bound:g}"
+        why = f"{name} {_beside(value, bound)} is {'' if passed else 'not '}{side} {_exact(bound)}"
     else:
         passed = False
         why = f"{name} could not be computed ({candidate.undefined.get(name, 'it is not a number')})"
@@ -196,6 +205,11 @@ def _check_same_rows(candidate: Evaluation, champion: Evaluation) -> None:
             f"the candidate is a {candidate.task} model and the champion a {champion.task} model: "
             "give models for another purpose another name"
         )
+    if candidate.target != champion.target:
+        raise ConfigError(
+            f"the candidate predicts {candidate.target!r} and the champion {champion.target!r}: "
+            "give models for another purpose another name"
+        )
     ours, theirs = align(candidate.predictions, champion.predictions)
     if not np.array_equal(ours.actual, theirs.actual):
         raise ConfigError(
@@ -204,15 +218,14 @@ def _check_same_rows(candidate: Evaluation, champion: Evaluation) -> None:
         )
 
 
-def _incomparable(metric: str, candidate: Evaluation, champion: Evaluation) -> str | None:
-    for who, evaluation in (("candidate", candidate), ("champion", champion)):
+def _unscored(metric: str, candidate: Evaluation, champion: Evaluation | None) -> str | None:
+    scored = {"candidate": candidate} if champion is None else {"candidate": candidate, "champion": champion}
+    usable = [name for name in candidate.metrics if all(name in one.metrics for one in scored.values())]
+    for who, evaluation in scored.items():
         if not math.isfinite(evaluation.metrics.get(metric, math.nan)):
-            usable = [name for name in candidate.metrics if name in champion.metrics]
-            advice = f"compare by {shown(usable)}" if usable else 'use the rule "none"'
-            return (
-                f"the {who}'s {metric} could not be computed ({evaluation.undefined.get(metric, 'not a number')}), "
-                f"so the two cannot be compared; {advice}"
-            )
+            why = evaluation.undefined.get(metric, "it is not a number")
+            advice = f"; metrics that could: {shown(usable)}" if usable else ""
+            return f"the {who}'s {metric} could not be computed ({why}){advice}"
     return None
 
 
@@ -229,7 +242,7 @@ def _compare(
         metric=metric,
         candidate=ours,
         champion=theirs,
-        gain=sign * (ours - theirs),
+        gain=sign * (ours - theirs) + 0.0,
         low=ends[0],
         high=ends[1],
         confidence=confidence,
@@ -265,3 +278,15 @@ def _standing(
 
 def _number(value: float) -> str:
     return f"{value:.4g}"
+
+
+def _exact(bound: float) -> str:
+    return short if float(short := f"{bound:g}") == bound else repr(bound)
+
+
+def _beside(value: float, bound: float) -> str:
+    # 0.89999 must not read "0.9 is not at least 0.9"
+    if value == bound:
+        return _exact(bound)
+    texts = (f"{value:.{digits}g}" for digits in range(4, 18))
+    return next(text for text in texts if float(text) != bound and (float(text) < bound) == (value < bound))

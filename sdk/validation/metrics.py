@@ -47,7 +47,7 @@ class MetricInfo:
     meaning: str
 
 
-def _info(task: Task, higher: bool, **meanings: str) -> dict[str, MetricInfo]:  # noqa: FBT001
+def _info(task: Task, higher: bool, **meanings: str) -> dict[str, MetricInfo]:
     return {
         name: MetricInfo(name=name, task=task, higher_is_better=higher, meaning=meaning)
         for name, meaning in meanings.items()
@@ -83,6 +83,10 @@ DEFAULT_METRIC: Final[Mapping[Task, str]] = MappingProxyType({"classification": 
 """What two models are compared by unless told otherwise: neither is fooled by one class being frequent."""
 
 
+_SLACK: Final = 1e-3
+"""By how much probabilities in single precision may miss the range from 0 to 1, and their sum 1."""
+
+
 def metric_info(name: str, task: Task) -> MetricInfo:
     """The metric of that name.
 
@@ -114,13 +118,17 @@ def _parts(matrix: Array) -> tuple[Array, Array, Array]:
 
 
 def _ratio(part: Array, whole: Array) -> FloatArray:
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
+    shares = np.zeros(np.broadcast(part, whole).shape)
+    np.divide(part, whole, out=shares, where=whole > 0)
+    return shares
 
 
 def _mean_where(values: FloatArray, where: Array) -> FloatArray:
     count = where.sum(axis=-1)
     total = np.where(where, values, 0.0).sum(axis=-1)
-    return np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count > 0)
+    means = np.full(np.shape(count), np.nan)
+    np.divide(total, count, out=means, where=count > 0)
+    return means
 
 
 def _balanced_accuracy(matrix: Array) -> FloatArray:
@@ -174,9 +182,7 @@ def auc_columns(labels: int) -> range:
 
 
 def _roc_auc(predictions: Predictions, probabilities: FloatArray) -> float:
-    areas = np.array(
-        [auc(predictions.actual == c, probabilities[:, c]) for c in auc_columns(len(predictions.labels))]
-    )
+    areas = np.array([auc(predictions.actual == c, probabilities[:, c]) for c in auc_columns(len(predictions.labels))])
     areas = areas[~np.isnan(areas)]
     return float(areas.mean()) if len(areas) else float("nan")
 
@@ -189,12 +195,12 @@ def row_losses(name: str, predictions: Predictions) -> FloatArray:
             raise ConfigError("log_loss needs a model that gives probabilities")
         chosen = probabilities[np.arange(predictions.rows), predictions.actual]
         return np.asarray(-np.log(np.clip(chosen, np.finfo(np.float64).eps, 1.0)), dtype=np.float64)
-    if name == "mae":
-        return np.abs(predictions.residuals)
-    if name == "mape":
-        return np.asarray(np.abs(predictions.residuals / predictions.actual), dtype=np.float64)
     with np.errstate(over="ignore"):  # told as an undefined metric
-        return predictions.residuals**2
+        if name == "mae":
+            return np.abs(predictions.residuals)
+        if name == "mape":
+            return np.asarray(np.abs(predictions.residuals / predictions.actual), dtype=np.float64)
+        return np.asarray(predictions.residuals**2, dtype=np.float64)
 
 
 def probability_fault(predictions: Predictions) -> str | None:
@@ -203,8 +209,8 @@ def probability_fault(predictions: Predictions) -> str | None:
         return "the model gives no probabilities"
     if bad := int((~np.isfinite(predictions.probabilities)).any(axis=1).sum()):
         return f"the model's probabilities are not finite in {bad} of {predictions.rows} rows"
-    off = np.abs(predictions.probabilities.sum(axis=1) - 1.0) > 1e-3
-    outside = ((predictions.probabilities < 0) | (predictions.probabilities > 1)).any(axis=1)
+    off = np.abs(predictions.probabilities.sum(axis=1) - 1.0) > _SLACK
+    outside = ((predictions.probabilities < -_SLACK) | (predictions.probabilities > 1 + _SLACK)).any(axis=1)
     if bad := int((off | outside).sum()):
         return f"the model's probabilities do not add up to 1 in {bad} of {predictions.rows} rows"
     return None
@@ -239,17 +245,25 @@ def _score_regression(predictions: Predictions) -> tuple[dict[str, float], dict[
     if bad:
         fault = f"the model's prediction is not a finite number in {bad} of {predictions.rows} rows"
         return {}, dict.fromkeys(("rmse", "mae", "mape", "r2"), fault)
-    squared = row_losses("rmse", predictions)
-    metrics = {"rmse": float(np.sqrt(squared.mean())), "mae": float(row_losses("mae", predictions).mean())}
+    with np.errstate(over="ignore", invalid="ignore"):  # told as an undefined metric
+        metrics, undefined = _score_finite(predictions)
+    overflow = {name: "the errors are too large for a number" for name, v in metrics.items() if not np.isfinite(v)}
+    return {name: v for name, v in metrics.items() if name not in overflow}, {**undefined, **overflow}
+
+
+def _score_finite(predictions: Predictions) -> tuple[dict[str, float], dict[str, str]]:
+    actual = predictions.actual
+    squared = row_losses("rmse", predictions).mean()
+    metrics = {"rmse": float(np.sqrt(squared)), "mae": float(row_losses("mae", predictions).mean())}
     undefined = {}
-    variance = float(np.var(predictions.actual))
+    # by the extremes, since rounding gives equal values a tiny variance
+    variance = np.var(actual) if actual.min() < actual.max() else np.float64(0.0)
     if variance > 0:
-        metrics["r2"] = 1.0 - float(squared.mean()) / variance
+        metrics["r2"] = float(1.0 - squared / variance)
     else:
         undefined["r2"] = "the target has the same value in all rows"
-    if (predictions.actual == 0).any():
+    if (actual == 0).any():
         undefined["mape"] = "the target is 0 in some rows, so an error has no share of it"
     else:
         metrics["mape"] = float(row_losses("mape", predictions).mean())
-    overflow = {name: "the errors are too large for a number" for name, v in metrics.items() if not np.isfinite(v)}
-    return {name: v for name, v in metrics.items() if name not in overflow}, {**undefined, **overflow}
+    return metrics, undefined

@@ -155,7 +155,8 @@ def _relabel(predictions: Predictions, labels: tuple[Label, ...]) -> Predictions
 
 
 def _vector(values: Any) -> Array:
-    array = np.asarray(values)
+    # as objects, since numpy makes the word "nan" of what is missing in a list of strings
+    array = values if isinstance(values, np.ndarray) else np.asarray(values, dtype=object)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

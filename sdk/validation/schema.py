@@ -45,7 +45,15 @@ class Problem:
         if self.rule == "column_in_dataframe":
             return f"column {self.examples[0]!r} is missing"
         where = f"column {self.column!r}" if self.column else "the table"
-        return f"{where} breaks the rule {self.rule} in {self.count} values, such as {', '.join(self.examples)}"
+        count, examples = f"{self.count} value{'' if self.count == 1 else 's'}", ", ".join(self.examples)
+        rule, _, rest = self.rule.partition("(")
+        if rule == "not_nullable":
+            return f"{where} must not have missing values and has {self.count}"
+        if rule in ("coerce_dtype", "dtype"):
+            return f"{where} has {count} that cannot be {rest.strip(chr(39) + ')')}, such as {examples}"
+        if rule == "isin":
+            return f"{where} has {count} that the schema does not list: {examples}"
+        return f"{where} breaks the rule {self.rule} in {count}, such as {examples}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +185,8 @@ def _column(series: pd.Series[Any]) -> Any:
         # a whole number that may be missing is a float in pandas
         return pandera.Column("float64", nullable=nullable)
     if kind == "boolean":
-        return pandera.Column("bool", nullable=nullable)
+        # numpy's bool would take any text for True
+        return pandera.Column("boolean", nullable=nullable)
     if kind == "date":
         return pandera.Column(str(series.dtype), nullable=nullable)
     checks = []

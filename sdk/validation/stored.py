@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from longshore.errors import ConfigError, LongshoreError
+from longshore.errors import ConfigError, DataError, DigestMismatch, MissingExtra, ModelError
 from longshore.spec import ModelSource
 from longshore.storage import fetch_directory
 from longshore.validation.evaluate import Evaluation, evaluate
@@ -67,15 +67,19 @@ def judge_stored(
 
     Raises:
         ConfigError: If a setting does not fit the model, or the champion cannot be scored on these rows.
+        DigestMismatch: If either is not the model that was recorded.
+        DataError: If the rows do not fit the candidate.
     """
     scored = evaluate_stored(candidate, frame, slices=())
     against = None
     if champion is not None:
         try:
             against = evaluate_stored(champion, frame, slices=())
-        except LongshoreError as error:
+        except DigestMismatch:
+            raise
+        except (DataError, MissingExtra, ModelError) as error:
             raise ConfigError(
-                f"version {champion.version} of {champion.name}, the champion, cannot be scored on these rows: {error}. "
-                "Set champion_rule=none to judge by the thresholds alone"
+                f"version {champion.version} of {champion.name}, the champion, cannot be scored on these rows: "
+                f"{error}. Set champion_rule=none to judge by the thresholds alone"
             ) from error
     return judge(scored, thresholds, against, metric=metric, rule=rule, min_gain=min_gain, seed=seed)

@@ -1,0 +1,106 @@
+"""``longshore local``: the servers on this machine."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from longshore.cli.app import debug_option
+from longshore.cli.catalogue import json_option
+from longshore.cli.output import columns, echo_json
+from longshore.cli.parameters import closest
+from longshore.errors import ConfigError
+
+__all__ = ["local"]
+
+
+@click.group()
+@debug_option
+def local() -> None:
+    """Look after the servers on this machine."""
+
+
+@local.command("ls")
+@json_option
+@debug_option
+def list_(as_json: bool) -> None:
+    """List the servers."""
+    from longshore.local import list_servers
+
+    servers = list_servers()
+    if as_json:
+        return echo_json({"servers": servers})
+    if not servers:
+        return click.echo("no servers on this machine")
+    head = ("NAME", "STATE", "URL", "REVISION", "MODEL", "PID", "SINCE")
+    return click.echo(columns([head, *(_row(server) for server in servers)]))
+
+
+def _row(server: Any) -> tuple[str, ...]:
+    model = f"{server.model} {server.version}" if server.version else server.model
+    return tuple(
+        "-" if cell is None else str(cell)
+        for cell in (server.name, server.state, server.url, server.revision, model, server.pid, server.since)
+    )
+
+
+@local.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Stop all of them.")
+@debug_option
+def stop(name: str | None, every: bool) -> None:
+    """Stop the server NAME and forget it."""
+    from longshore import local as servers
+
+    if (name is None) != every:
+        raise click.UsageError("give the NAME of a server, or --all")
+    for each in _names() if name is None else [_known(name)]:
+        servers.stop(each)
+        click.echo(f"{each} stopped")
+
+
+@local.command()
+@click.argument("name")
+@click.option("--registry", help="MLflow tracking URI, by default the registry on this machine.")
+@debug_option
+def rollback(name: str, registry: str | None) -> None:
+    """Serve again what the server NAME served before."""
+    from longshore.deployment import rollback_service
+
+    done = rollback_service(
+        _known(name), tracking_uri=registry, on_progress=lambda sentence: click.echo(sentence, err=True)
+    )
+    click.echo(f"{name} serves revision {done.endpoint.revision} at {done.endpoint.url}")
+
+
+@local.command()
+@click.argument("name", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
+@debug_option
+def logs(name: str | None, follow: bool, lines: int) -> None:
+    """Show the last lines that the server NAME has written; NAME may be left out if there is only one."""
+    from longshore.local import log_path
+
+    if name is None:
+        names = _names()
+        if len(names) != 1:
+            raise ConfigError("say which server: " + (f"there is {', '.join(names)}" if names else "there is none"))
+        name = names[0]
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log_path(_known(name)))]
+    os.execvp("tail", command)  # noqa: S606, S607 - every POSIX system has it, and it knows how to wait for a file
+
+
+def _names() -> list[str]:
+    from longshore.local import list_servers
+
+    return sorted({server.name for server in list_servers()})
+
+
+def _known(name: str) -> str:
+    names = _names()
+    if name not in names:
+        raise ConfigError(f"there is no server {name!r} on this machine: {closest(name, names)}")
+    return name
