@@ -18,6 +18,7 @@ __all__ = [
     "LongshoreError",
     "MissingExtra",
     "ModelError",
+    "MonitorError",
     "RegistryError",
     "StorageError",
     "TrainingError",
@@ -117,6 +118,10 @@ class InputError(LongshoreError):
 
 class RegistryError(LongshoreError):
     """The model registry refused or could not be reached."""
+
+
+class MonitorError(LongshoreError):
+    """A server's metrics could not be read, or are not of the model that they are compared with."""
 
 
 class DeployError(LongshoreError):

@@ -204,7 +204,7 @@ class LocalRuntime:
         if current.active != revision or (wanted is not None and wanted != current.port):
             current = _switch(current, revision, wanted)
         for other, record in current.records.items():
-            if other != revision and record.state != "draining" and current.alive(other):
+            if other != revision and record.state in ("starting", "ready") and current.alive(other):
                 with contextlib.suppress(DeployError):
                     ask(current.control(other), {"do": "retire"})
                 current = current.with_record(other, state="draining")
@@ -347,7 +347,7 @@ def _end_all(current: ServiceState) -> None:
 
 
 def list_servers() -> list[ServerStatus]:
-    """The servers on this machine: those that run, and those that should and do not."""
+    """The server processes on this machine, and the services that should have one and do not."""
     found = []
     for name in states.names():
         current = states.load(name)
@@ -356,7 +356,7 @@ def list_servers() -> list[ServerStatus]:
         for record in current.records.values():
             status = _revision_status(current, record)
             serves = record.revision == current.active
-            if status["state"] == "stopped" and not serves:
+            if not serves and (status["pid"] is None or status["state"] == "failed"):
                 continue
             model = record.manifest["spec"]["model"]
             found.append(

@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from longshore.monitoring.drift import DriftReport, FeatureDrift, assess, psi
-    from longshore.monitoring.errors import MonitorError
     from longshore.monitoring.scrape import ServingStats, bin_counts, read_metrics, summarise
 
 _HOME: Final = {
     **dict.fromkeys(("DriftReport", "FeatureDrift", "assess", "psi"), "longshore.monitoring.drift"),
-    "MonitorError": "longshore.monitoring.errors",
     **dict.fromkeys(("ServingStats", "bin_counts", "read_metrics", "summarise"), "longshore.monitoring.scrape"),
 }
 
 __all__ = [
     "DriftReport",
     "FeatureDrift",
-    "MonitorError",
     "ServingStats",
     "assess",
     "bin_counts",

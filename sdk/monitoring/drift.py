@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from longshore.errors import MissingExtra
-from longshore.monitoring.errors import MonitorError
+from longshore.errors import MissingExtra, MonitorError
 from longshore.packaging import FeatureBins
 
 __all__ = ["LIMIT", "MIN_ROWS", "DriftReport", "FeatureDrift", "Verdict", "assess", "critical_psi", "psi"]

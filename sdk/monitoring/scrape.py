@@ -12,8 +12,7 @@ from http.client import HTTPException, IncompleteRead
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from longshore.errors import MissingExtra
-from longshore.monitoring.errors import MonitorError
+from longshore.errors import MissingExtra, MonitorError
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample

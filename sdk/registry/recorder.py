@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from longshore.errors import RegistryError
 from longshore.registry.store import Registry, find_version, list_versions, make_champion, set_tags
 from longshore.registry.versions import (
+    CHAMPION,
     URI_TAG,
     DeploymentState,
     RegisteredVersion,
@@ -59,10 +60,10 @@ class RegistryRecorder:
                 set_tags(client, old, deployment_tags(service, ended))
 
     def failed(self, release: Release, serving: Release | None, reason: str) -> None:
-        """Record that a release did not come up; the champion stays what it is.
+        """Record that a release did not come up, or serves no more; the champion stays what it is.
 
         If the same version serves already, in another revision, it goes on being recorded as serving, with the
-        failed attempt as the reason.
+        failed attempt as the reason. A champion that was taken back, so that nothing serves, is champion no more.
         """
         model, service = release.model, release.service.name
         if model.version is None:
@@ -75,11 +76,19 @@ class RegistryRecorder:
                 state = replace(known, state="serving", revision=serving.revision, reason=told, time=utc_now())
             else:
                 state = DeploymentState(state="failed", revision=release.revision, reason=reason)
+                if serving is None and _serves_here_only(version, service):
+                    client.delete_registered_model_alias(version.name, CHAMPION)
             set_tags(client, version, deployment_tags(service, state))
 
     def _client(self, release: Release) -> AbstractContextManager[MlflowClient]:
         doing = f"recording version {release.model.version} of model {release.model.name!r}"
         return self.registry.connection.client(doing, exclusive=True)
+
+
+def _serves_here_only(version: RegisteredVersion, service: str) -> bool:
+    """Whether a version is the champion by what this one service serves."""
+    serving = {name for name, known in version.deployments.items() if known.state == "serving"}
+    return CHAMPION in version.aliases and serving == {service}
 
 
 def _served_before(client: MlflowClient, release: Release, previous: Release | None) -> list[RegisteredVersion]:

@@ -1,1 +1,40 @@
-"""What runs inside a serving process: one predictor core, and thin faces of web frameworks on it."""
+"""What runs inside a serving process: one predictor core, and thin faces of web frameworks on it.
+
+=========================================  ===================================================================
+:mod:`longshore.serving.core`              the loaded model; knows nothing of the web
+:mod:`longshore.serving.metrics`           what is counted, for Prometheus
+:mod:`longshore.serving.protocol`          V1 and V2: bytes in, bytes out; knows no framework
+:mod:`longshore.serving.openapi`           the operations, described with the model's own columns
+:mod:`longshore.serving.fastapi_app`       the FastAPI face
+:mod:`longshore.serving.server`            the process: sockets, readiness, draining
+=========================================  ===================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from longshore.serving.core import Prediction, Predictor
+    from longshore.serving.fastapi_app import create_app
+
+_HOME: Final = {
+    "Prediction": "longshore.serving.core",
+    "Predictor": "longshore.serving.core",
+    "create_app": "longshore.serving.fastapi_app",
+}
+
+__all__ = ["Prediction", "Predictor", "create_app"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'longshore.serving' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from longshore.errors import InputError, LongshoreError, ModelError
 from longshore.packaging import LoadedModel, ModelCard, bin_counts, load_model, rows_to_frame
 from longshore.serving.metrics import Metrics
 
-if TYPE_CHECKING:
-    import numpy as np
-
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "Row"]
 
 Row = Mapping[str, Any] | Sequence[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """Answers for the rows of one request.
+    """Answers for the rows of one request, as plain values that JSON can hold.
 
     Args:
-        values: A class or a number for each row.
+        values: A class or a finite number for each row.
         probabilities: For each row, a probability for each class in the order of the signature's classes; None if
-            they were not asked for or the model has none.
+            they were not asked for.
     """
 
     values: list[Any]
@@ -33,14 +33,18 @@ class Prediction:
 
 
 class Predictor:
-    """One model under one name.
+    """One model under one name. It can be used from several threads at once.
 
     Args:
         model: The loaded model.
         name: Its name in request paths.
-        digest: Digest of its directory.
-        version: Its version in the registry.
+        digest: Digest of its directory, None if it was never recorded.
+        version: Its version in the registry, None outside of one.
         revision: The revision that serves it.
+
+    Attributes:
+        metrics: What has been counted, of this predictor and of the web application in front of it.
+        gives_probabilities: Whether the model knows the probability of each class.
     """
 
     def __init__(
@@ -48,21 +52,38 @@ class Predictor:
     ) -> None:
         self._model = model
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
-        self.metrics = Metrics(model=name, version=version, revision=revision, digest=digest)
+        self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
+        self.metrics = Metrics(
+            model=name,
+            version=version,
+            revision=revision,
+            digest=digest,
+            bins={bins.name: bins.size for bins in model.card.baseline},
+        )
 
     @classmethod
     def load(cls, model_dir: Path, *, name: str, digest: str | None, version: str | None, revision: str) -> Predictor:
         """Load a model directory; the digest is checked before anything in it is executed.
 
-        The first prediction is made here, on the card's example: it is slow, and if the model cannot predict at
-        all that is better known before it has traffic.
+        The card's example is predicted once: the first prediction is slow, and a model that cannot predict at all
+        should be found out before it has traffic. It is not counted for drift.
 
         Raises:
-            ModelError: If the directory is no model, or not the one that was recorded.
+            DigestMismatch: If the directory does not have the digest.
+            MissingExtra: If a library that the model needs is not installed.
+            ModelError: If the directory is no model, or the model cannot predict its own example.
         """
         predictor = cls(load_model(model_dir, digest), name=name, digest=digest, version=version, revision=revision)
-        signature = predictor.card.signature
-        predictor._answers(rows_to_frame(signature, predictor.card.example), probabilities=True)
+        try:
+            frame = rows_to_frame(predictor.card.signature, predictor.card.example)
+            predictor._answers(frame, probabilities=predictor.gives_probabilities)
+        except LongshoreError as error:
+            raise ModelError(f"the model {model_dir} cannot predict its own example: {error}") from error
+        except Exception as error:
+            raise ModelError(
+                f"the model {model_dir} cannot predict its own example ({type(error).__name__}: {error}): "
+                "the versions of its libraries in model.json and those installed here may be too far apart"
+            ) from error
         return predictor
 
     @property
@@ -71,9 +92,9 @@ class Predictor:
         return self._model.card
 
     def predict(
-        self, rows: Sequence[Row], *, columns: Sequence[str] | None = None, probabilities: bool = False
+        self, rows: Sequence[Row], columns: Sequence[str] | None = None, *, probabilities: bool = False
     ) -> Prediction:
-        """Predict raw rows and count them for drift.
+        """Predict raw rows, and count them for drift.
 
         Args:
             rows: Mappings from column to value, or sequences in the order of ``columns``.
@@ -81,8 +102,11 @@ class Predictor:
             probabilities: Whether to give the probability of each class as well.
 
         Raises:
-            InputError: If rows do not fit the signature.
+            InputError: If rows do not fit the signature, or the model gives no probabilities and they were asked for.
+            ModelError: If what the model answers is not finite.
         """
+        if probabilities and not self.gives_probabilities:
+            raise InputError(f"the model {self.name!r} gives no probabilities: ask for its predictions only")
         frame = rows_to_frame(self.card.signature, rows, columns=columns)
         prediction = self._answers(frame, probabilities=probabilities)
         self.metrics.count_bins(bin_counts(self.card.baseline, frame))
@@ -95,5 +119,12 @@ class Predictor:
 
 
 def _plain(array: np.ndarray) -> list[Any]:
+    array = np.asarray(array)
+    # JSON has neither NaN nor infinity, and null would pass for an answer
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise ModelError(f"row {row}: the model answers {array[row].tolist()}, which is not finite")
     values: list[Any] = array.tolist()
+    if array.dtype.kind == "O":
+        return [value.item() if isinstance(value, np.generic) else value for value in values]
     return values

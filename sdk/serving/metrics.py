@@ -7,24 +7,36 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-__all__ = ["CONTENT_TYPE", "Metrics"]
+__all__ = ["CONTENT_TYPE", "UNMATCHED", "Metrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+"""Content type of what :meth:`Metrics.render` gives."""
+
+UNMATCHED: Final = "unmatched"
+"""Route label of every request that no route matches: what strangers ask for must not make new series."""
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Metrics:
-    """Counters of one revision.
+    """Counters of one revision, in a registry of their own. They can be used from several threads at once.
 
     Args:
         model: Name of the model.
         version: Its version in the registry.
         revision: The revision.
         digest: Digest of the model directory.
+        bins: Number of bins of each feature.
+
+    Attributes:
+        registry: The registry.
+        in_flight: Requests being answered.
     """
 
-    def __init__(self, *, model: str, version: str | None, revision: str, digest: str | None) -> None:
+    def __init__(
+        self, *, model: str, version: str | None, revision: str, digest: str | None, bins: Mapping[str, int]
+    ) -> None:
         self.registry = CollectorRegistry()
         self._labels = (model, revision)
         self._seconds = Histogram(
@@ -35,31 +47,43 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("http_requests_in_flight", "Requests being answered.", registry=self.registry)
-        self._bins = Counter(
+        counter = Counter(
             "longshore_feature_bin",
-            "Rows by feature and bin of the training data's distribution.",
+            "Rows predicted, by feature and bin of the training data's distribution.",
             ["feature", "bin", "revision"],
             registry=self.registry,
         )
+        # all at once: a series that appears with its first row has no rise that rate() could see
+        self._bins = {
+            feature: [counter.labels(feature, str(index), revision) for index in range(size)]
+            for feature, size in bins.items()
+        }
         info = Gauge(
             "longshore_model_info",
-            "The model that is served.",
+            "The model that is served; always 1.",
             ["model", "version", "revision", "digest"],
             registry=self.registry,
         )
         info.labels(model, version or "", revision, digest or "").set(1)
 
-    def observe(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
-        self._seconds.labels(method, route, str(status), *self._labels).observe(seconds)
+    def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count an answered request.
+
+        Args:
+            method: Its method.
+            route: Template of the route that answered, such as ``/v2/models/{model}``; None if there was none.
+            status: Status of the answer.
+            seconds: From the request's arrival to the end of the answer.
+        """
+        method = method if method in _METHODS else "other"
+        self._seconds.labels(method, route or UNMATCHED, str(status), *self._labels).observe(seconds)
 
     def count_bins(self, counts: Mapping[str, Sequence[int]]) -> None:
         """Count rows by feature and bin."""
-        revision = self._labels[1]
         for feature, numbers in counts.items():
-            for index, number in enumerate(numbers):
+            for child, number in zip(self._bins[feature], numbers, strict=True):
                 if number:
-                    self._bins.labels(feature, str(index), revision).inc(number)
+                    child.inc(number)
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -42,7 +42,7 @@ _STYLE: Final[Any] = {
     "grid.color": "#eef1f4",
     "grid.linewidth": 0.8,
 }
-_MOST_POINTS: Final = 1500
+_MOST_POINTS: Final = 1000
 
 
 @contextmanager
@@ -101,7 +101,7 @@ def calibration_chart(calibration: Calibration) -> str:
 
 
 def scatter_chart(across: FloatArray, up: FloatArray, *, across_label: str, up_label: str, guide: str) -> str:
-    """A cloud of points, thinned to 1,500.
+    """A cloud of points, thinned to 1,000.
 
     Args:
         across: Horizontal values.
@@ -131,7 +131,9 @@ def histogram_chart(values: FloatArray, *, label: str) -> str:
     svg: list[str] = []
     low, high = np.quantile(values, [0.005, 0.995])
     if not low < high:
-        low, high = values.min() - 0.5, values.max() + 0.5
+        # wide enough for bins of their own at any magnitude
+        margin = max(0.5, 1e-6 * float(np.abs(values).max()))
+        low, high = values.min() - margin, values.max() + margin
     bins = int(np.clip(np.sqrt(len(values)), 8, 40))
     with _axes(svg) as axes:
         axes.hist(np.clip(values, low, high), bins=np.linspace(low, high, bins + 1), color=COLOURS[0], rwidth=0.92)
@@ -139,11 +141,12 @@ def histogram_chart(values: FloatArray, *, label: str) -> str:
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(label)
         axes.set_ylabel("Rows")
+        axes.yaxis.get_major_locator().set_params(integer=True)
     return svg[0]
 
 
 def thin(rows: int) -> Array:
-    """At most 1,500 row numbers, always the same ones for the same number of rows."""
+    """At most 1,000 row numbers, always the same ones for the same number of rows."""
     if rows <= _MOST_POINTS:
         return np.arange(rows)
     return np.sort(np.random.default_rng(0).choice(rows, _MOST_POINTS, replace=False))

@@ -113,7 +113,8 @@ def evaluate(model: LoadedModel, frame: pd.DataFrame, *, target: str, slices: Se
             the labels is one that the model knows.
         ModelError: If the model's answers have a wrong form.
     """
-    _check_columns(frame, target, slices)
+    # a column that the model itself needs is told as such by predict
+    _check_columns(frame, target, [name for name in slices if name not in model.card.signature.names])
     present = frame[target].notna()
     kept = frame.loc[present]
     predictions = predict(model, kept, target=target)
@@ -234,7 +235,9 @@ def _groups(values: pd.Series) -> tuple[Array, list[str]]:
     measured = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
     dated = pd.api.types.is_datetime64_any_dtype(values)
     if (measured or dated) and values.nunique() > _SLICE_VALUES:
-        ranges, edges = pd.qcut(values, _SLICE_RANGES, labels=False, retbins=True, duplicates="drop")
+        # an infinite number has no place among quantiles and is grouped with what is missing
+        finite = values.replace([np.inf, -np.inf], np.nan) if measured else values
+        ranges, edges = pd.qcut(finite, _SLICE_RANGES, labels=False, retbins=True, duplicates="drop")
         names = [f"{low} to {high}" for low, high in pairwise(_bounds(edges))]
         codes = ranges.fillna(-1).to_numpy(dtype=np.intp)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import pandas as pd
 
 from longshore import storage
@@ -45,7 +46,7 @@ class Problem:
         if self.rule == "column_in_dataframe":
             return f"column {self.examples[0]!r} is missing"
         where = f"column {self.column!r}" if self.column else "the table"
-        count, examples = f"{self.count} value{'' if self.count == 1 else 's'}", ", ".join(self.examples)
+        count, examples = _several(self.count, "value"), ", ".join(self.examples)
         rule, _, rest = self.rule.partition("(")
         if rule == "not_nullable":
             return f"{where} must not have missing values and has {self.count}"
@@ -96,7 +97,7 @@ class DataReport:
     def summary(self) -> str:
         """One sentence."""
         against = "its inferred schema" if self.inferred else "the schema"
-        verdict = "keeps" if self.ok else f"breaks {len(self.problems)} rules of"
+        verdict = "keeps" if self.ok else f"breaks {_several(len(self.problems), 'rule')} of"
         return f"{self.rows} rows, {len(self.columns)} columns; {verdict} {against}; warnings: {len(self.warnings)}"
 
     def raise_for_problems(self) -> None:
@@ -124,6 +125,10 @@ class DataReport:
             "Columns", page.table(["column", "kind", "missing", "distinct", "values"], rows, numbers=[2, 3])
         )
         return page.page("Data validation", f"<p>{status}</p>", page.tiles(tiles), problems, warnings, columns)
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _share(part: int, whole: int) -> str:
@@ -162,6 +167,8 @@ def _parse(text: str, where: str) -> pa.DataFrameSchema:
     pandera = _pandera()
     try:
         schema: pa.DataFrameSchema = pandera.DataFrameSchema.from_yaml(text)
+        if not schema.columns:  # such as an empty file, which would let every table pass
+            raise ValueError("it names no columns")
     except Exception as error:  # any fault in the text surfaces as whatever pandera stumbles over
         raise ConfigError(f"{where} is no pandera schema in YAML: {type(error).__name__}: {error}") from error
     return schema
@@ -225,7 +232,7 @@ def _facts(series: pd.Series[Any]) -> ColumnFacts:
 
 
 def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def _problems(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> Iterator[Problem]:
@@ -256,7 +263,7 @@ def _warnings(frame: pd.DataFrame, target: str) -> Iterator[str]:
 
 def _target_warnings(target: pd.Series[Any]) -> Iterator[str]:
     if missing := int(target.isna().sum()):
-        yield f"The target {target.name!r} is missing in {missing} rows: they cannot be learned from."
+        yield f"The target {target.name!r} is missing in {missing} of {len(target)} rows: they cannot be learned from."
     if target.notna().any() and column_kind(target) != "date" and infer_task(target) == "classification":
         counts = target.value_counts()
         if rare := [f"{value!r} ({count})" for value, count in counts.items() if count < _FEW_OF_A_CLASS]:
@@ -283,7 +290,7 @@ def _column_warnings(series: pd.Series[Any]) -> Iterator[str]:
 
 
 def _leak_warnings(series: pd.Series[Any], target: pd.Series[Any]) -> Iterator[str]:
-    both = pd.DataFrame({"feature": series, "target": target}).dropna()
+    both = pd.DataFrame({"feature": series, "target": target}).replace([np.inf, -np.inf], np.nan).dropna()
     if len(both) < 2 * _FEW_OF_A_CLASS or both["target"].nunique() < 2 or both["feature"].nunique() < 2:
         return
     numbers = all(pd.api.types.is_numeric_dtype(both[c]) and both[c].dtype != bool for c in both.columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from longshore.errors import ConfigError, DataError, DigestMismatch, MissingExtra, ModelError
 from longshore.spec import ModelSource
@@ -59,7 +59,7 @@ def judge_stored(
     champion: ModelSource | None,
     thresholds: Mapping[str, float],
     metric: str | None = None,
-    rule: Rule = "not_worse",
+    rule: str = "not_worse",
     min_gain: float = 0.0,
     seed: int = 0,
 ) -> Verdict:
@@ -82,4 +82,4 @@ def judge_stored(
                 f"version {champion.version} of {champion.name}, the champion, cannot be scored on these rows: "
                 f"{error}. Set champion_rule=none to judge by the thresholds alone"
             ) from error
-    return judge(scored, thresholds, against, metric=metric, rule=rule, min_gain=min_gain, seed=seed)
+    return judge(scored, thresholds, against, metric=metric, rule=cast("Rule", rule), min_gain=min_gain, seed=seed)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import requests
@@ -62,7 +62,9 @@ class Longshore:
         return self("run", "train_and_deploy", "--local", "--json", *(x for pair in pairs for x in ("--set", pair)))
 
     def servers(self) -> list[dict[str, Any]]:
-        return self("local", "ls", "--json").json["servers"]
+        """Servers, without those that are on their way out."""
+        listed = self("local", "ls", "--json").json["servers"]
+        return [server for server in listed if server["state"] != "draining"]
 
 
 @pytest.fixture
@@ -101,7 +103,7 @@ class Load:
                 session.trust_env = False
         session.close()
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -110,3 +112,9 @@ class Load:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+
+@pytest.fixture
+def clients() -> type[Load]:
+    """``with clients(url, row) as load:`` asks for as long as the block lasts."""
+    return Load

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import PENGUINS, Load, Longshore
 
 from longshore.registry import Registry
+
+PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 
 ROW = {
     "island": "Torgersen",
@@ -28,7 +29,7 @@ def predict(url: str, row: dict = ROW, name: str = "penguins") -> requests.Respo
     return requests.post(f"{url}/v1/models/{name}:predict", json={"instances": [row]}, timeout=10)
 
 
-def registry(longshore: Longshore) -> Registry:
+def registry(longshore) -> Registry:
     return Registry(f"sqlite:///{longshore.home / 'registry.db'}")
 
 
@@ -93,10 +94,10 @@ def test_a_rejected_model_leaves_the_champion_serving(longshore):
     assert predict(first.step("deploy-local")["outputs"]["url"]).json()["predictions"] == ["Adelie"]
 
 
-def test_a_second_run_replaces_the_first_without_a_failed_request(longshore):
+def test_a_second_run_replaces_the_first_without_a_failed_request(longshore, clients):
     first = longshore.run()
     url = first.step("deploy-local")["outputs"]["url"]
-    with Load(f"{url}/v1/models/penguins:predict", ROW) as load:
+    with clients(f"{url}/v1/models/penguins:predict", ROW) as load:
         second = longshore.run(seed=1)
     assert second.code == 0, second.err
     deployed = second.step("deploy-local")["outputs"]
@@ -133,13 +134,13 @@ class Fragile(LogisticRegression):
 '''
 
 
-def test_a_failing_new_revision_leaves_the_old_one_serving(longshore, tmp_path):
+def test_a_failing_new_revision_leaves_the_old_one_serving(longshore, tmp_path, clients):
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "fragile.py").write_text(CRASHES_IN_THE_SERVER)
     longshore.env["PYTHONPATH"] = str(tmp_path / "modules")
     first = longshore.run()
     url = first.step("deploy-local")["outputs"]["url"]
-    with Load(f"{url}/v1/models/penguins:predict", ROW) as load:
+    with clients(f"{url}/v1/models/penguins:predict", ROW) as load:
         second = longshore.run(estimator="fragile.Fragile", parameters={"max_iter": 1000}, champion_rule="none")
     assert second.code == 1
     assert "libfragile.so.1" in second.err

@@ -19,6 +19,7 @@ from longshore.deployment import deploy_model, rollback_service, undo_run
 from longshore.errors import ConfigError, DeployError
 from longshore.local import LocalRuntime, list_servers, log_path, stop
 from longshore.spec import Endpoint, Service
+from longshore.storage import copy_tree
 from longshore.targets.base import Ref
 
 ROW = {
@@ -64,6 +65,15 @@ def pids(home: Path) -> list[int]:
             if b"longshore.serving" in command and os.fsencode(home) in command and alive(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def wait_for(found, seconds: float = 30):
+    """What ``found`` gives as soon as that is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.01)
+    return value
 
 
 class Clients:
@@ -126,12 +136,8 @@ def test_the_replaced_process_ends(models, home):
     deploy_model(models(1), SERVICE)
     (first,) = list_servers()
     deploy_model(models(2), SERVICE)
-    LocalRuntime().delete([])
     (second,) = [server for server in list_servers() if server.state == "serving"]
-    deadline = time.monotonic() + 20
-    while alive(first.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive(first.pid)
+    wait_for(lambda: not alive(first.pid))
     assert pids(home) == [second.pid]
 
 
@@ -179,10 +185,7 @@ def test_a_killed_server_is_seen_and_brought_back_on_its_port(models, home):
     first = deploy_model(models(1), SERVICE).endpoint
     (server,) = list_servers()
     os.kill(server.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while alive(server.pid) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    (dead,) = list_servers()
+    dead = wait_for(lambda: next((s for s in list_servers() if s.state == "stopped"), None))
     assert (dead.state, dead.pid, dead.url) == ("stopped", None, None)
     again = deploy_model(models(1), SERVICE).endpoint
     assert again.url == first.url
@@ -192,6 +195,7 @@ def test_a_killed_server_is_seen_and_brought_back_on_its_port(models, home):
 def test_a_killed_server_can_be_replaced(models):
     first = deploy_model(models(1), SERVICE).endpoint
     os.kill(list_servers()[0].pid, signal.SIGKILL)
+    wait_for(lambda: list_servers()[0].pid is None)
     second = deploy_model(models(2), SERVICE).endpoint
     assert second.url == first.url
     assert answer(second) == 2.0
@@ -263,12 +267,9 @@ def test_term_lets_requests_finish(models, home):
         while len(clients.answers) < 20:
             assert not clients.failures
         os.kill(server.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 20
-        while alive(server.pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: not alive(server.pid))
     # once nobody listens, new connections are refused; none that was open is cut
     assert all("Connection refused" in failure for failure in clients.failures)
-    assert not alive(server.pid)
 
 
 def test_two_services_do_not_meet(models):
@@ -332,7 +333,7 @@ def test_what_a_run_deployed_can_be_undone(models, monkeypatch, home):
 
 def test_a_model_elsewhere_is_refused(models):
     with pytest.raises(DeployError, match="package the model into a local repository"):
-        deploy_model(replace(models(1), uri="memory://bucket/model"), SERVICE)
+        deploy_model(replace(models(1), uri=copy_tree(Path(models(1).uri), "memory://bucket/model")), SERVICE)
 
 
 def test_in_a_pod_the_platform_is_refused(models, monkeypatch):

@@ -4,7 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from longshore.monitoring import DriftReport, MonitorError, assess, psi
+from longshore.errors import MonitorError
+from longshore.monitoring import DriftReport, assess, psi
 from longshore.monitoring.drift import critical_psi
 from longshore.packaging import FeatureBins
 

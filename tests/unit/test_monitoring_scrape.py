@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from longshore.monitoring import MonitorError, ServingStats, bin_counts, read_metrics, summarise
+from longshore.errors import MonitorError
+from longshore.monitoring import ServingStats, bin_counts, read_metrics, summarise
 from longshore.monitoring.scrape import quantile
 
 LABELS = ("method", "route", "status", "model", "revision")

@@ -1,0 +1,227 @@
+"""KServe's V1 protocol and the Open Inference Protocol (V2): bytes of a request in, bytes of an answer out.
+
+It knows no web framework; a face routes requests here and carries statuses and headers.
+
+Sources: kserve.github.io/website (V1), github.com/kserve/open-inference-protocol (V2, REST). V2 tensors are one for
+each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's are, ``predict`` and
+``predict_proba``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from longshore._version import __version__
+from longshore.packaging import Column, Signature
+from longshore.serving.core import Predictor
+
+__all__ = ["RequestError", "check_model", "column_type", "encode", "infer_v2", "model_v2", "predict_v1", "server_v2"]
+
+_NOT_JSON: Final = ("NaN", "Infinity")
+_V2_TYPES: Final = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
+_V2_LABELS: Final[Mapping[type, str]] = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
+
+
+class RequestError(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: HTTP status.
+        message: What is wrong and what to do, for the client.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+def encode(content: Any) -> bytes:
+    """An answer as JSON."""
+    return orjson.dumps(content)
+
+
+def check_model(predictor: Predictor, model: str) -> None:
+    """Refuse a request for another model.
+
+    Raises:
+        RequestError: 404, naming the model that is served.
+    """
+    if model != predictor.name:
+        raise RequestError(404, f"there is no model {model!r} here: this server serves {predictor.name!r}")
+
+
+def predict_v1(predictor: Predictor, body: bytes) -> bytes:
+    """Answer a V1 predict request.
+
+    Args:
+        predictor: The model.
+        body: ``{"instances": [row, ...], "parameters": {"probabilities": true}}``; rows are objects, or arrays in the
+            order of the signature, and ``parameters`` may be left out.
+
+    Returns:
+        ``{"predictions": [...]}``, with ``probabilities`` and ``classes`` if they were asked for.
+
+    Raises:
+        RequestError: If the body is no such request.
+        InputError: If rows do not fit the signature.
+        ModelError: If what the model answers is not finite.
+    """
+    content = _parse(body)
+    rows = content.get("instances")
+    if not isinstance(rows, list):
+        raise RequestError(400, "'instances' must be an array of rows: {\"instances\": [{...}, ...]}")
+    done = predictor.predict(rows, probabilities=_wants_probabilities(content.get("parameters")))
+    answer: dict[str, Any] = {"predictions": done.values}
+    if done.probabilities is not None:
+        answer["probabilities"] = done.probabilities
+        answer["classes"] = predictor.card.signature.classes
+    return encode(answer)
+
+
+def _wants_probabilities(parameters: Any) -> bool:
+    if parameters is None:
+        return False
+    if not isinstance(parameters, dict):
+        raise RequestError(400, "'parameters' must be an object such as {\"probabilities\": true}")
+    if unknown := sorted(parameters.keys() - {"probabilities"}):
+        raise RequestError(400, f"parameter {unknown[0]!r} is unknown: there is 'probabilities'")
+    wanted = parameters.get("probabilities", False)
+    if not isinstance(wanted, bool):
+        raise RequestError(400, "parameter 'probabilities' must be true or false")
+    return wanted
+
+
+def infer_v2(predictor: Predictor, body: bytes) -> bytes:
+    """Answer a V2 inference request.
+
+    Args:
+        predictor: The model.
+        body: ``inputs`` with a tensor for each column; ``outputs`` may name ``predict`` and ``predict_proba``, and is
+            ``predict`` by default; an ``id`` comes back in the answer.
+
+    Raises:
+        RequestError: If the body is no such request.
+        InputError: If values do not fit the signature.
+        ModelError: If what the model answers is not finite.
+    """
+    content = _parse(body)
+    signature = predictor.card.signature
+    wanted = _wanted_outputs(predictor, content.get("outputs"))
+    tensors = _tensors(content.get("inputs"), signature)
+    rows = [dict(zip(tensors, cells, strict=True)) for cells in zip(*tensors.values(), strict=True)]
+    done = predictor.predict(rows, probabilities="predict_proba" in wanted)
+    outputs = {
+        "predict": {"datatype": _label_type(signature), "shape": [len(rows)], "data": done.values},
+        "predict_proba": {
+            "datatype": "FP64",
+            "shape": [len(rows), len(signature.classes or ())],
+            "data": [share for row in done.probabilities or () for share in row],
+        },
+    }
+    answer: dict[str, Any] = {"model_name": predictor.name}
+    if predictor.version is not None:
+        answer["model_version"] = predictor.version
+    if isinstance(content.get("id"), str):
+        answer["id"] = content["id"]
+    answer["outputs"] = [{"name": name, **outputs[name]} for name in wanted]
+    return encode(answer)
+
+
+def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:
+    if outputs is None or outputs == []:
+        return ["predict"]
+    known = [output["name"] for output in model_v2(predictor)["outputs"]]
+    if not isinstance(outputs, list):
+        raise RequestError(400, '\'outputs\' must be an array such as [{"name": "predict"}]')
+    wanted = [output.get("name") if isinstance(output, dict) else None for output in outputs]
+    for name in wanted:
+        if name not in known:
+            raise RequestError(400, f"output {name!r} is unknown: the model gives {', '.join(known)}")
+    return [name for name in known if name in wanted]
+
+
+def _tensors(inputs: Any, signature: Signature) -> dict[str, list[Any]]:
+    if not isinstance(inputs, list) or not inputs:
+        raise RequestError(400, "'inputs' must be an array with a tensor for each column")
+    tensors: dict[str, list[Any]] = {}
+    for position, tensor in enumerate(inputs):
+        if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
+            raise RequestError(400, f"inputs[{position}] must be an object with a 'name'")
+        if tensor["name"] in tensors:
+            raise RequestError(400, f"input {tensor['name']!r} is there twice: send one tensor for each column")
+        tensors[tensor["name"]] = _flat(tensor)
+    _check_columns(tensors, signature)
+    if len({len(values) for values in tensors.values()}) != 1:
+        lengths = ", ".join(f"{name!r} has {len(values)}" for name, values in tensors.items())
+        raise RequestError(400, f"all inputs must have as many values: {lengths}")
+    return tensors
+
+
+def _flat(tensor: Mapping[str, Any]) -> list[Any]:
+    data, shape = tensor.get("data"), tensor.get("shape")
+    if not isinstance(data, list):
+        raise RequestError(400, f"input {tensor['name']!r}: 'data' must be an array")
+    flat = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in data]
+    if shape not in ([len(flat)], [len(flat), 1]):
+        raise RequestError(
+            400,
+            f"input {tensor['name']!r}: shape {shape} does not fit its {len(flat)} values; "
+            "send one tensor for each column, of shape [n] or [n, 1]",
+        )
+    return flat
+
+
+def _check_columns(present: Mapping[str, Any], signature: Signature) -> None:
+    # told once for the tensor, not for each row of it
+    names = signature.names
+    if missing := [name for name in names if name not in present]:
+        raise RequestError(400, f"there is no input for column {', '.join(map(repr, missing))}")
+    if unknown := [name for name in present if name not in {*names, *signature.ignored, signature.target}]:
+        raise RequestError(400, f"input {', '.join(map(repr, unknown))} is unknown: the model takes {', '.join(names)}")
+
+
+def server_v2() -> dict[str, Any]:
+    """V2 metadata of the server."""
+    return {"name": "longshore", "version": __version__, "extensions": []}
+
+
+def model_v2(predictor: Predictor) -> dict[str, Any]:
+    """V2 metadata of the model: what it takes and gives."""
+    signature = predictor.card.signature
+    outputs: list[dict[str, Any]] = [{"name": "predict", "datatype": _label_type(signature), "shape": [-1]}]
+    if predictor.gives_probabilities:
+        outputs.append({"name": "predict_proba", "datatype": "FP64", "shape": [-1, len(signature.classes or ())]})
+    return {
+        "name": predictor.name,
+        "versions": [] if predictor.version is None else [predictor.version],
+        "platform": predictor.card.format,
+        "inputs": [{"name": c.name, "datatype": column_type(c), "shape": [-1, 1]} for c in signature.inputs],
+        "outputs": outputs,
+    }
+
+
+def column_type(column: Column) -> str:
+    """V2 datatype of a column."""
+    return _V2_TYPES.get(column.kind, "BYTES")
+
+
+def _label_type(signature: Signature) -> str:
+    kinds: Sequence[type] = sorted({type(label) for label in signature.classes or ()}, key=str)
+    return _V2_LABELS[kinds[0]] if len(kinds) == 1 else "FP64"
+
+
+def _parse(body: bytes) -> dict[str, Any]:
+    if not body:
+        raise RequestError(400, "the body is empty: a JSON object is needed")
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        named = error.doc.startswith(_NOT_JSON, error.pos)
+        hint = "; JSON has no NaN and no Infinity: use null for a missing value" if named else ""
+        raise RequestError(400, f"the body is not JSON: {error}{hint}") from error
+    if not isinstance(content, dict):
+        raise RequestError(400, "the body must be a JSON object")
+    return content
