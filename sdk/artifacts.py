@@ -67,8 +67,7 @@ def read_model(artifact: ArtifactLike) -> ModelSource:
         uri=artifact.uri,
         format=metadata["format"],
         name=metadata.get("name", "model"),
-        # the local runner hands whole numbers on as floats
-        version=None if version is None else str(int(float(version))),
+        version=None if version is None else str(version),
         digest=metadata.get("digest"),
     )
 

@@ -4,15 +4,18 @@
   with "Unknown value type", or with a TypeError where it is an integer.
 - A condition on a named output (``task.outputs["approved"]``): ``kfp.local`` looks only for outputs called
   ``Output`` and takes every other condition for false.
+- Whole numbers inside of lists, dictionaries and artifact metadata: a cluster passes 50 on as 50, ``kfp.local`` as 50.0
+  and estimators refuse that.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-__all__ = ["prepare"]
+__all__ = ["executor_input", "prepare"]
 
 _REFERENCE: Final = re.compile(r"inputs\.parameter_values\['([^']+)'\]")
 
@@ -32,6 +35,31 @@ def prepare(spec: Any, arguments: Mapping[str, Any]) -> Any:
             for task in component.dag.tasks.values():
                 _name_outputs(task)
     return prepared
+
+
+def executor_input(text: str) -> dict[str, Any]:
+    """What a step is given, with whole numbers as a cluster would pass them on.
+
+    Args:
+        text: kfp's ExecutorInput as JSON.
+    """
+    content: dict[str, Any] = json.loads(text)
+    inputs = content.get("inputs", {})
+    values = inputs.get("parameterValues", {})
+    # kfp itself settles the type of a parameter that is a number
+    values.update({name: _whole(value) for name, value in values.items() if isinstance(value, (dict, list))})
+    for artifact in inputs.get("artifacts", {}).values():
+        for item in artifact["artifacts"]:
+            item["metadata"] = _whole(item.get("metadata", {}))
+    return content
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _name_outputs(task: Any) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from longshore.local.compat import executor_input
 from longshore.local.forkserver import Outcome, Request, StepError, receive, send
 from longshore.local.helper import Helper
 from longshore.local.kfp_hooks import plain_step, with_this_python
@@ -206,9 +207,11 @@ class _Call:
 
     @classmethod
     def of(cls, full_command: Sequence[str]) -> _Call:
-        source, argv = plain_step(full_command) or (None, [])
-        inputs = json.loads(full_command[full_command.index("--executor_input") + 1])
-        return cls(source, tuple(argv), tuple(with_this_python(full_command)), inputs)
+        position = full_command.index("--executor_input") + 1
+        inputs = executor_input(full_command[position])
+        command = [*full_command[:position], json.dumps(inputs), *full_command[position + 1 :]]
+        source, argv = plain_step(command) or (None, [])
+        return cls(source, tuple(argv), tuple(with_this_python(command)), inputs)
 
     @property
     def output_file(self) -> Path:

@@ -88,7 +88,8 @@ class Connection:
         Args:
             doing: What is being done, for the message, such as ``registering model 'iris'``.
             exclusive: Keep other longshore processes from changing the SQLite file meanwhile, so that looking and
-                then writing is safe. A server takes care of that itself.
+                then writing is safe. On a server each call is safe, and nothing can be kept from the others between
+                two calls.
 
         Raises:
             RegistryError: Saying what could not be done, with which registry, why, and what to do.

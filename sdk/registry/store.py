@@ -62,6 +62,7 @@ class Registry:
         """Add a model as a new version, the challenger of its name.
 
         A model whose digest a version of that name has already gets that version, which keeps its scores and tags.
+        On a server, two runs that register the same content in the same instant may get a version each.
 
         Args:
             model: The model; its files stay where they are.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,12 @@ class Prediction:
 
 
 class Predictor:
-    """One model under one name. It can be used from several threads at once.
+    """One model under one name.
+
+    It can be used from several threads at once; the model itself answers one after the other. scikit-learn (as of
+    1.9) replaces the process's warning filters during a prediction, in forests and in every ColumnTransformer, and
+    two at once leave them empty: each tree of each later prediction then warns. Little is lost, as most of the work
+    holds the interpreter's lock anyway.
 
     Args:
         model: The loaded model.
@@ -51,6 +57,7 @@ class Predictor:
         self, model: LoadedModel, *, name: str, digest: str | None, version: str | None, revision: str
     ) -> None:
         self._model = model
+        self._turn = threading.Lock()
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
         self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
         self.metrics = Metrics(
@@ -113,9 +120,10 @@ class Predictor:
         return prediction
 
     def _answers(self, frame: Any, *, probabilities: bool) -> Prediction:
-        values = _plain(self._model.predict(frame, conformed=True))
-        shares = self._model.predict_proba(frame, conformed=True) if probabilities else None
-        return Prediction(values=values, probabilities=None if shares is None else _plain(shares))
+        with self._turn:
+            values = self._model.predict(frame, conformed=True)
+            shares = self._model.predict_proba(frame, conformed=True) if probabilities else None
+        return Prediction(values=_plain(values), probabilities=None if shares is None else _plain(shares))
 
 
 def _plain(array: np.ndarray) -> list[Any]:

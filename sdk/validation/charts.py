@@ -43,6 +43,8 @@ _STYLE: Final[Any] = {
     "grid.linewidth": 0.8,
 }
 _MOST_POINTS: Final = 1000
+_THIRD: Final = {"width": 3.1, "height": 2.9}
+"""Size of a picture of which three stand in a row, in inches of 72 points."""
 
 
 @contextmanager
@@ -70,6 +72,8 @@ def _inline(document: str) -> str:
     used = set(re.findall(r"(?:#|url\(#)([\w-]+)", element))
     element = re.sub(r' id="([\w-]+)"', lambda m: m[0] if m[1] in used else "", element)
     element = re.sub(r"<!--.*?-->", "", element, flags=re.DOTALL)
+    # a tenth of a point is finer than a dot, and half of the page would be digits
+    element = re.sub(r"(?<=<use )[^>]*", lambda m: re.sub(r'(="-?\d+\.\d)\d+', r"\1", m[0]), element)
     return re.sub(r"\n\s*", "\n", element)
 
 
@@ -93,7 +97,15 @@ def calibration_chart(calibration: Calibration) -> str:
         axes.plot([0, 1], [0, 1], color=_GUIDE, linewidth=1, linestyle=(0, (4, 3)))
         axes.plot(calibration.predicted, calibration.observed, color=COLOURS[0], linewidth=1.4)
         sizes = 16 + 90 * np.array(calibration.counts) / max(calibration.counts)
-        axes.scatter(calibration.predicted, calibration.observed, s=sizes, color=COLOURS[0], linewidths=0, zorder=3)
+        axes.scatter(
+            calibration.predicted,
+            calibration.observed,
+            s=sizes,
+            color=COLOURS[0],
+            linewidths=0,
+            zorder=3,
+            clip_on=False,
+        )
         _unit_square(axes)
         axes.set_xlabel("Predicted probability")
         axes.set_ylabel("Observed share")
@@ -112,7 +124,7 @@ def scatter_chart(across: FloatArray, up: FloatArray, *, across_label: str, up_l
     """
     svg: list[str] = []
     kept = thin(len(across))
-    with _axes(svg) as axes:
+    with _axes(svg, **_THIRD) as axes:
         if guide == "diagonal":
             ends = [min(across.min(), up.min()), max(across.max(), up.max())]
             axes.plot(ends, ends, color=_GUIDE, linewidth=1.2, zorder=3)
@@ -121,24 +133,31 @@ def scatter_chart(across: FloatArray, up: FloatArray, *, across_label: str, up_l
         alpha = float(np.clip(120 / len(kept), 0.18, 0.6))
         # a marker line is written as one small element per point, a collection as one larger one
         axes.plot(across[kept], up[kept], "o", color=COLOURS[0], markersize=3.2, markeredgewidth=0, alpha=alpha)
+        axes.locator_params(axis="x", nbins=4)
         axes.set_xlabel(across_label)
         axes.set_ylabel(up_label)
     return svg[0]
 
 
 def histogram_chart(values: FloatArray, *, label: str) -> str:
-    """Distribution of values, the outermost half percent on both sides gathered in the outermost bars."""
+    """Distribution of values.
+
+    Of 1,000 or more the outermost half percent on both sides is left out: a few far ones would make a single bar of
+    all the others.
+    """
     svg: list[str] = []
-    low, high = np.quantile(values, [0.005, 0.995])
+    tail = 0.005 if len(values) >= 1000 else 0.0
+    low, high = np.quantile(values, [tail, 1.0 - tail])
     if not low < high:
         # wide enough for bins of their own at any magnitude
         margin = max(0.5, 1e-6 * float(np.abs(values).max()))
         low, high = values.min() - margin, values.max() + margin
     bins = int(np.clip(np.sqrt(len(values)), 8, 40))
-    with _axes(svg) as axes:
-        axes.hist(np.clip(values, low, high), bins=np.linspace(low, high, bins + 1), color=COLOURS[0], rwidth=0.92)
+    with _axes(svg, **_THIRD) as axes:
+        axes.hist(values, bins=np.linspace(low, high, bins + 1), color=COLOURS[0], rwidth=0.92)
         axes.axvline(0, color="#52606d", linewidth=1)
         axes.grid(visible=False, axis="x")
+        axes.locator_params(axis="x", nbins=4)
         axes.set_xlabel(label)
         axes.set_ylabel("Rows")
         axes.yaxis.get_major_locator().set_params(integer=True)

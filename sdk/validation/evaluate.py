@@ -137,14 +137,14 @@ def predict(model: LoadedModel, frame: pd.DataFrame, *, target: str) -> Predicti
         raise DataError(f"no row has a value in {target!r}: there is nothing to evaluate the model on")
     signature = model.card.signature
     inputs = conform(signature, frame)
-    predicted = model.predict(inputs)
+    predicted = model.predict(inputs, conformed=True)
     actual = frame[target].to_numpy()
     if signature.task == "regression":
         return regression(actual, predicted)
     classes = signature.classes
     if classes is None:
         raise ModelError("the model card of a classifier must list its classes, and this one does not")
-    predictions = classification(actual, predicted, model.predict_proba(inputs), classes=classes)
+    predictions = classification(actual, predicted, model.predict_proba(inputs, conformed=True), classes=classes)
     if (predictions.actual >= len(classes)).all():
         found = [label for label in predictions.labels if label not in classes]
         raise DataError(

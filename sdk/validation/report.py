@@ -143,7 +143,7 @@ def _regression(evaluation: Evaluation) -> list[str]:
     )
     hint = (
         "A good model's points lie along the grey line, its errors centre on 0 and show no pattern over the "
-        "predictions. Of many rows a random 1,000 are drawn; all of them count in the histogram."
+        "predictions. Of many rows a random 1,000 are drawn; the histogram leaves out their outermost 1 percent."
     )
     body = "".join(f"<figure>{figure}</figure>" for figure in figures)
     return [section("Predictions and errors", f'<div class="row">{body}</div>', hint=hint)]

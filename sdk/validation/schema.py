@@ -167,8 +167,8 @@ def _parse(text: str, where: str) -> pa.DataFrameSchema:
     pandera = _pandera()
     try:
         schema: pa.DataFrameSchema = pandera.DataFrameSchema.from_yaml(text)
-        if not schema.columns:  # such as an empty file, which would let every table pass
-            raise ValueError("it names no columns")
+        if not (schema.columns or schema.checks or schema.unique):
+            raise ValueError("it holds no rule, so every table would pass")
     except Exception as error:  # any fault in the text surfaces as whatever pandera stumbles over
         raise ConfigError(f"{where} is no pandera schema in YAML: {type(error).__name__}: {error}") from error
     return schema
@@ -237,8 +237,12 @@ def _plain(value: Any) -> str:
 
 def _problems(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> Iterator[Problem]:
     pandera = _pandera()
+    from pandera.config import ValidationDepth, config_context
+
     try:
-        schema.validate(frame, lazy=True)
+        # pandera's environment variables can switch checks off; a table that was not checked must not count as good
+        with config_context(validation_enabled=True, validation_depth=ValidationDepth.SCHEMA_AND_DATA):
+            schema.validate(frame, lazy=True)
     except pandera.errors.SchemaErrors as error:
         cases = error.failure_cases
         # a value that cannot be converted has the wrong type as well: once is enough

@@ -8,7 +8,8 @@ from kfp import dsl, local
 from kfp.local import pipeline_orchestrator
 
 from longshore.authoring import component
-from longshore.local.compat import prepare
+from longshore.local import run_pipeline
+from longshore.local.compat import executor_input, prepare
 
 
 @component
@@ -100,3 +101,22 @@ def test_the_given_specification_is_left_as_it_was():
     before = spec.SerializeToString(deterministic=True)
     prepare(spec, {})
     assert spec.SerializeToString(deterministic=True) == before
+
+
+@dsl.pipeline
+def passes_on(folder: str, options: Dict[str, Any], items: List[Any]):
+    note(folder=folder, name="passed", options=options, items=items)
+
+
+def test_whole_numbers_in_dictionaries_and_lists_stay_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGSHORE_HOME", str(tmp_path / "home"))
+    options = {"trees": 50, "rate": 0.5, "deep": {"sizes": [3, 2.5]}}
+    run_pipeline(passes_on, {"folder": str(tmp_path), "options": options, "items": [1, 2.5]})
+    passed = json.loads((tmp_path / "passed.json").read_text())
+    # as text, where 50 and 50.0 differ
+    assert json.dumps(passed, sort_keys=True) == json.dumps([None, None, [1, 2.5], options, 5], sort_keys=True)
+
+
+def test_a_parameter_that_is_a_number_is_kfps_business():
+    given = {"inputs": {"parameterValues": {"share": 1.0, "count": 2}}}
+    assert json.dumps(executor_input(json.dumps(given))) == json.dumps(given)

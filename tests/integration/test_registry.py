@@ -1,11 +1,20 @@
-"""The registry against a real MLflow store: a SQLite file, shared by processes."""
+"""The registry against a real MLflow store: a SQLite file shared by processes, and an MLflow server.
+
+The server needs more packages than the client. Its tests run where LONGSHORE_TEST_MLFLOW names its executable:
+
+    python -m venv /tmp/mlflow && /tmp/mlflow/bin/pip install mlflow
+    export LONGSHORE_TEST_MLFLOW=/tmp/mlflow/bin/mlflow
+"""
 
 import json
 import os
+import re
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -338,3 +347,115 @@ def test_a_file_that_another_program_holds_is_told(registry, uri):
         other.execute("ROLLBACK")
     other.close()
     assert register(registry).version == "1"
+
+
+@pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory):
+    executable = os.environ.get("LONGSHORE_TEST_MLFLOW")
+    if not executable:
+        pytest.skip(
+            "set LONGSHORE_TEST_MLFLOW to the mlflow executable of an environment with the package mlflow: "
+            "python -m venv /tmp/mlflow && /tmp/mlflow/bin/pip install mlflow"
+        )
+    place = tmp_path_factory.mktemp("mlflow")
+    process = subprocess.Popen(
+        [
+            *(executable, "server", "--host", "127.0.0.1", "--port", "0", "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{place / 'mlflow.db'}"),
+            *("--artifacts-destination", str(place / "files")),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=place,
+        env={**quiet_environment(), "MLFLOW_DISABLE_TELEMETRY": "true"},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    said: list[str] = []
+    # an unread pipe that fills up would stop the server
+    drain = threading.Thread(target=lambda: said.extend(process.stdout))
+    try:
+        for line in process.stdout:
+            said.append(line)
+            if address := re.search(r"running on (http://127\.0\.0\.1:\d+)", line):
+                break
+        else:
+            pytest.fail("the MLflow server did not start:\n" + "".join(said))
+        drain.start()
+        yield address[1]
+    finally:
+        # it has helper processes, which end with their group
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if drain.ident is not None:
+            drain.join()
+        process.stdout.close()
+
+
+def test_a_server_keeps_versions_aliases_and_states(mlflow_server):
+    registry, recorder = Registry(mlflow_server), RegistryRecorder(mlflow_server)
+    assert registry.champion("iris") is None
+    with pytest.raises(RegistryError, match=rf"no model 'iris'.*{mlflow_server}"):
+        registry.versions("iris")
+
+    one, two = (register(registry, letter) for letter in "ab")
+    assert (one.version, two.version) == ("1", "2")
+    assert register(registry).version == "1"
+    assert registry.versions("iris")[1].metrics == {"accuracy": 0.9}
+    # the path as it was given, though the server takes no path for a source
+    assert registry.get("iris", "2") == model("b", version="2")
+
+    first, second = release(one), release(two)
+    recorder.serving(first, endpoint(first), None)
+    recorder.serving(second, endpoint(second), first)
+    assert states(registry) == {"1": "replaced", "2": "serving"}
+    recorder.serving(first, endpoint(first), second)
+    recorder.failed(second, first, "Größe: 'x' | %\nsecond line")
+    assert states(registry) == {"1": "serving", "2": "failed"}
+    assert registry.versions("iris")[0].deployments["iris-api"].reason == "Größe: 'x' | %\nsecond line"
+    assert registry.champion("iris") == model(version="1")
+
+    registry.promote("iris", "2")
+    assert {v.version: v.aliases for v in registry.versions("iris")} == {"1": (), "2": ("champion",)}
+    with pytest.raises(RegistryError, match=r"no version or alias '7'.*2 \(champion\)"):
+        registry.get("iris", "7")
+
+
+def test_a_server_takes_a_model_of_a_store_and_of_a_path(mlflow_server):
+    registry = Registry(mlflow_server)
+    for version, uri in enumerate(("s3://models/iris/1", "file:///models/iris", "/models/my iris"), start=1):
+        added = register(registry, "abc"[version - 1], name="places", uri=uri)
+        assert registry.get("places", str(version)) == added
+        assert added.uri == uri
+
+
+def test_processes_that_register_at_once_on_a_server_all_succeed_and_say_nothing(mlflow_server):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", REGISTER.replace('"iris"', '"rivals"'), mlflow_server, letter],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=quiet_environment(),
+        )
+        for letter in "ab"
+    ]
+    try:
+        ended = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    assert [err for _, err in ended] == ["", ""]
+    assert sorted(out.strip() for out, _ in ended) == ["1", "2"]
+    assert {version.digest for version in Registry(mlflow_server).versions("rivals")} == {
+        model(letter).digest for letter in "ab"
+    }
+
+
+def test_a_path_of_the_server_that_is_no_registry_is_told(mlflow_server):
+    uri = f"{mlflow_server}/elsewhere"
+    with pytest.raises(RegistryError, match="check that this is an MLflow server") as raised:
+        Registry(uri).champion("iris")
+    assert uri in str(raised.value)

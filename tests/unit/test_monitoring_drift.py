@@ -1,7 +1,7 @@
 import math
-import random
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from longshore.errors import MonitorError
@@ -22,9 +22,9 @@ UNIFORM = number("size", (100, 100, 100, 100, 0))
     ("expected", "actual", "value"),
     [
         ([10, 10], [50, 50], 0.0),
-        ([50, 50], [75, 25], 0.25 * math.log(1.5) - 0.25 * math.log(0.5)),
-        ([50, 50, 0], [75, 25, 0], 0.25 * math.log(1.5) - 0.25 * math.log(0.5)),
-        ([50, 50], [100, 0], 0.5 * math.log(2) + (0.005 - 0.5) * math.log(0.01)),
+        ([49.5, 49.5], [74.5, 24.5], 0.25 * math.log(1.5) - 0.25 * math.log(0.5)),
+        ([49.5, 49.5, 0], [74.5, 24.5, 0], 0.25 * math.log(1.5) - 0.25 * math.log(0.5)),
+        ([50, 50], [100, 0], (100.5 / 101 - 0.5) * math.log(100.5 / 0.5)),
         ([50, 50], [0, 0], 0.0),
         ([0, 0], [1, 2], 0.0),
         ([], [], 0.0),
@@ -32,6 +32,10 @@ UNIFORM = number("size", (100, 100, 100, 100, 0))
 )
 def test_psi(expected, actual, value):
     assert psi(expected, actual) == pytest.approx(value)
+
+
+def test_psi_is_that_of_the_text_book_for_many_rows():
+    assert psi([5e6, 5e6], [7.5e6, 2.5e6]) == pytest.approx(0.25 * math.log(1.5) - 0.25 * math.log(0.5), rel=1e-6)
 
 
 def test_psi_needs_as_many_bins_on_both_sides():
@@ -45,15 +49,55 @@ def test_the_critical_value_is_that_of_chi_squared():
     assert critical_psi(1000, 500, 1, alpha=0.05) == 0.0
 
 
-def test_the_level_is_kept_under_no_drift():
-    draw = random.Random(7)
-    trials = 300
+def sample(draw: np.random.Generator, weights: list[float], rows: int) -> tuple[int, ...]:
+    return tuple(draw.multinomial(rows, np.array(weights) / sum(weights)).tolist())
+
+
+@pytest.mark.parametrize(("bins", "trained", "rows"), [(2, 200, 50), (4, 274, 69), (10, 400, 100), (10, 2000, 50)])
+def test_the_level_of_the_critical_value_is_near_alpha(bins, trained, rows):
+    draw, shares, trials = np.random.default_rng(1), [1.0] * bins, 600
+    critical = critical_psi(trained, rows, bins, alpha=0.05)
+    over = sum(psi(sample(draw, shares, trained), sample(draw, shares, rows)) > critical for _ in range(trials))
+    # 600 trials at a rate of 0.05 have a standard deviation of 0.009
+    assert 0.02 < over / trials < 0.08
+
+
+EIGHT_FEATURES = [[1.0] * 10] * 5 + [[1.0, 1.0], [5.0, 3.0, 2.0, 0.1], [1 / i**1.5 for i in range(1, 13)]]
+
+
+@pytest.mark.parametrize(("trained", "rows"), [(200, 50), (274, 69), (1000, 50), (1000, 150)])
+def test_a_model_without_drift_is_seldom_said_to_drift(trained, rows):
+    draw, trials = np.random.default_rng(1), 250
     false = 0
     for _ in range(trials):
-        rows = [draw.randrange(4) for _ in range(60)]
-        found = psi(UNIFORM.counts[:4], [rows.count(i) for i in range(4)])
-        false += found > critical_psi(400, 60, 4, alpha=0.05)
-    assert false / trials < 0.09
+        baseline = [number(f"x{i}", (*sample(draw, p, trained), 0)) for i, p in enumerate(EIGHT_FEATURES)]
+        actual = {f"x{i}": sample(draw, p, rows) for i, p in enumerate(EIGHT_FEATURES)}
+        false += assess(baseline, actual).verdict == "drift"
+    # 5 % for the eight together; three standard deviations of 250 trials are 0.041
+    assert false / trials < 0.091
+
+
+@pytest.mark.parametrize(
+    ("now", "rows", "least"),
+    [
+        # ten bins of equal share under a normal distribution whose mean moves up by 1 standard deviation
+        ([0.011, 0.022, 0.031, 0.04, 0.05, 0.071, 0.09, 0.13, 0.19, 0.365], 69, 0.95),
+        # by 1/2, from more rows
+        ([0.037, 0.053, 0.063, 0.073, 0.083, 0.094, 0.107, 0.124, 0.149, 0.217], 400, 0.8),
+        # a third of the rows has come to lie in one bin
+        ([0.4, *[0.6 / 9] * 9], 100, 0.9),
+    ],
+    ids=["far", "near", "stuck"],
+)
+def test_a_shift_of_one_feature_is_found(now, rows, least):
+    draw, trials = np.random.default_rng(1), 100
+    found = 0
+    for _ in range(trials):
+        baseline = [number(f"x{i}", (*sample(draw, p, 274), 0)) for i, p in enumerate(EIGHT_FEATURES)]
+        actual = {f"x{i}": sample(draw, p, rows) for i, p in enumerate(EIGHT_FEATURES)}
+        report = assess(baseline, {**actual, "x0": sample(draw, now, rows)})
+        found += "x0" in [feature.name for feature in report.features if feature.drifted]
+    assert found / trials >= least
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def sliced(values, *, rows=None):
             id="numbers that differ in late digits",
         ),
         pytest.param(
-            list("aabbccddeeffgghhiijj") + ["k", "l"],
+            list("aabbccddeeffgghhiijjkl"),
             {letter: (2, 2 * i + 0.5) for i, letter in enumerate("abcdefghij")} | {"(other)": (2, 20.5)},
             id="more than ten values",
         ),
@@ -102,8 +102,9 @@ def test_slices(values, expected):
     assert list(sliced(values)) == list(expected)
 
 
-def test_infinite_numbers_can_be_sliced():
+def test_infinite_numbers_are_grouped_with_what_is_missing():
     found = sliced([*range(12), float("inf"), float("-inf")])
+    assert found["(missing)"] == (2, 12.5)
     assert sum(rows for rows, _ in found.values()) == 14
 
 
@@ -292,7 +293,7 @@ def test_stored_models_are_judged(penguins, folder, candidate, champion, rule, a
     ("champion", "words"),
     [
         ("narrow", "version 3 of narrow, the champion, cannot be scored on these rows: .*'weight'.*champion_rule=none"),
-        ("other target", "the candidate predicts 'species' and the champion 'island'"),
+        ("other-target", "the candidate predicts 'species' and the champion 'island'"),
         ("mass", "the candidate is a classification model and the champion a regression model"),
     ],
 )
@@ -302,7 +303,7 @@ def test_a_champion_that_does_not_fit_is_told(penguins, folder, tmp_path, champi
     if champion == "narrow":
         made = train_sklearn(train.rename(columns={"body_mass_g": "weight"}), target="species", estimator=LOGISTIC)
         save_model(tmp_path / champion, made.model, made.card)
-    if champion == "other target":
+    if champion == "other-target":
         made = train_sklearn(train, target="island", estimator=LOGISTIC)
         save_model(tmp_path / champion, made.model, made.card)
     where = folder if champion == "mass" else tmp_path

@@ -340,3 +340,13 @@ def test_bad_settings_are_refused(settings, words):
 def test_unknown_metric_of_the_comparison_is_refused_without_a_champion_too():
     with pytest.raises(ConfigError, match="'r2' does not score a classification model"):
         judge(evaluation(classifier(right=0.8)), {}, metric="r2")
+
+
+def test_ties_count_half_in_resampled_areas():
+    actual = ["a", "b"] * 20
+    sure = [[1.0, 0.0], [0.0, 1.0]] * 20
+    perfect, undecided = (
+        classification(actual, actual, table, classes=("a", "b")) for table in (sure, [[0.5, 0.5]] * 40)
+    )
+    gains = paired_gains("roc_auc", perfect, undecided, resamples=100, seed=0)
+    assert gains.tolist() == [0.5] * 100
