@@ -41,7 +41,7 @@ th,td{padding:5px 12px 5px 0;text-align:left;vertical-align:top;border-bottom:1p
 th{font-weight:600;color:#52606d;font-size:12.5px;vertical-align:bottom}
 td{overflow-wrap:anywhere;max-width:44ch}
 .num{text-align:right;white-space:nowrap}
-.mid{vertical-align:middle}
+.whole{white-space:nowrap}
 .matrix td,.matrix th{border:0;padding:6px 10px;text-align:center}
 .matrix td{border:2px solid #fff;min-width:56px}
 .matrix tbody th{text-align:right;max-width:22ch;overflow-wrap:anywhere}

@@ -175,7 +175,7 @@ def _slice_row(one: SliceScore, column: str, shown: tuple[str, ...], primary: st
     value = one.metrics.get(primary)
     # a share is drawn against 1, an error against the largest one
     scale = 1.0 if METRICS[primary].higher_is_better else top
-    drawn = "\N{EN DASH}" if value is None else f"{bar(value / scale)} {number(value)}"
+    drawn = "\N{EN DASH}" if value is None else f'<span class="whole">{bar(value / scale)} {number(value)}</span>'
     rows = f"{one.rows:,}" if one.rows >= _FEW_ROWS else f'<span class="hint">{one.rows:,}</span>'
     others = (number(one.metrics[name]) if name in one.metrics else "\N{EN DASH}" for name in shown)
     return [column, escape(one.value), rows, drawn, *others]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -85,10 +86,9 @@ def model(table, tmp_path_factory):
     return directory, save_model(directory, trained.model, trained.card), trained
 
 
-@pytest.fixture
-def server(model, tmp_path) -> Iterator[Running]:
+@contextmanager
+def running(model, log: Path) -> Iterator[Running]:
     directory, digest, _ = model
-    log = tmp_path / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(directory), digest], stdout=subprocess.PIPE, stderr=stderr, text=True
@@ -103,24 +103,48 @@ def server(model, tmp_path) -> Iterator[Running]:
         process.stdout.close()
 
 
+@pytest.fixture(scope="module")
+def server(model, tmp_path_factory) -> Iterator[Running]:
+    """One for all tests that leave it as it was; what they count, they count from where they began."""
+    with running(model, tmp_path_factory.mktemp("server") / "log") as one:
+        yield one
+
+
 def rows_of(model, table):
     return frame_to_rows(model[2].card.signature, table)
+
+
+@dataclass
+class Observed:
+    requests: int
+    errors: int
+    p50_seconds: float
+    p99_seconds: float
+    rows: dict[str, int]
+
+
+def observed(server: Running) -> Observed:
+    samples = read_metrics(f"{server.url}/metrics")
+    stats = summarise(samples, revision="penguins-1")
+    rows = {feature: sum(counts) for feature, counts in bin_counts(samples).items()}
+    return Observed(stats.requests, stats.errors, stats.p50_seconds, stats.p99_seconds, rows)
 
 
 def test_the_client_and_the_monitoring_agree_with_the_server(server, model, table):
     card = model[2].card
     rows = rows_of(model, table)[:60]
+    before = observed(server)
     probe(server.endpoint, rows[:3], card.signature.classes)
     report = replay(server.endpoint, rows, card.signature.classes, batch_size=2)
     assert (report.requests, report.failed) == (30, 0), report.first_error
     with pytest.raises(InputError, match=r"answered 400: row 0, column 'year'"):
         predict(server.endpoint, [{**rows[0], "year": "now"}])
-    samples = read_metrics(f"{server.url}/metrics")
-    stats = summarise(samples, revision="penguins-1")
+    after = observed(server)
     # three rows together and each alone, the replay, the refused one
-    assert (stats.requests, stats.errors) == (4 + 30 + 1, 0)
-    assert 0 < stats.p50_seconds <= stats.p99_seconds
-    assert {sum(counts) for counts in bin_counts(samples).values()} == {3 + 3 + 60}
+    assert after.requests - before.requests == 4 + 30 + 1
+    assert after.errors == before.errors
+    assert 0 < after.p50_seconds <= after.p99_seconds
+    assert after.rows == {name: number + 3 + 3 + 60 for name, number in before.rows.items()}
 
 
 def test_clients_at_once_get_their_own_answers_and_the_log_stays_quiet(server, model, table):
@@ -155,7 +179,7 @@ def test_a_declared_body_over_the_limit_is_refused_before_it_is_sent(server):
 
 
 def test_a_large_batch_under_the_limit_is_answered(server, model, table):
-    rows = rows_of(model, table) * 20
+    rows = rows_of(model, table) * 30
     assert len(json.dumps(rows)) > MEBIBYTE
     assert len(predict(server.endpoint, rows)) == len(rows)
 
@@ -170,7 +194,12 @@ def test_a_client_that_goes_away_leaves_no_trace_but_a_count(server):
     assert server.log.read_text() == ""
 
 
-def test_draining_answers_and_closes_kept_connections(server, model):
+def test_draining_answers_and_closes_kept_connections(model, tmp_path):
+    with running(model, tmp_path / "log") as server:
+        drain(server, model)
+
+
+def drain(server: Running, model) -> None:
     body = json.dumps({"instances": [model[2].card.example[0]]}, default=dict)
     connection = server.connect()
     connection.request("POST", PREDICT, body)

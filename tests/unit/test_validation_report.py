@@ -160,7 +160,7 @@ def test_equal_evaluations_give_equal_bytes():
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_reports_of_large_tables_are_small_and_soon_there(task):
-    rows = 100_000
+    rows = 30_000
     rng = np.random.default_rng(0)
     if task == "regression":
         actual = 1e6 * rng.normal(size=rows)
