@@ -18,7 +18,6 @@ ESTIMATORS = [
 TRAIN = """
 import json, os, sys
 from pathlib import Path
-from palmerpenguins import load_penguins
 from longshore.packaging import load_model, save_model
 from longshore.training import read_dataset, train_sklearn, write_table
 
@@ -40,10 +39,13 @@ print(json.dumps(digests))
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from palmerpenguins import load_penguins
 from longshore.errors import StorageError
 from longshore.packaging import save_model
 from longshore.training import train_sklearn, write_table
+
+
+def load_penguins():
+    return pd.read_csv(Path(__file__).parents[2] / "examples" / "data" / "penguins.csv")
 
 trained = train_sklearn(load_penguins(), target="species")
 table = load_penguins()

@@ -8,18 +8,23 @@ import lzma
 import os
 import zipfile
 from decimal import Decimal
+from pathlib import Path
 
 import fsspec
 import numpy as np
 import pandas as pd
 import pytest
-from palmerpenguins import load_penguins
 
 from longshore.errors import ConfigError, DataError, StorageError
 from longshore.packaging.card import Signature
 from longshore.packaging.frame import conform
 from longshore.training import infer_columns, read_dataset, read_table, settle_types, table_digest, write_table
 from longshore.training.columns import column_kind, infer_task, make_bins
+
+
+def load_penguins():
+    return pd.read_csv(Path(__file__).parents[2] / "examples" / "data" / "penguins.csv")
+
 
 TEXT = "größe;Ort am See;tag\n1,5;Köln;2024-05-17\n2,5;Zürich;2024-05-18\n"
 

@@ -1,12 +1,18 @@
 """Dividing a table."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from palmerpenguins import load_penguins
 
 from longshore.errors import ConfigError, DataError
 from longshore.training import split
+
+
+def load_penguins():
+    return pd.read_csv(Path(__file__).parents[2] / "examples" / "data" / "penguins.csv")
+
 
 TABLE = pd.DataFrame(
     {

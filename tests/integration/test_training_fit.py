@@ -2,11 +2,11 @@
 
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from palmerpenguins import load_penguins
 from sklearn.base import BaseEstimator
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
@@ -14,6 +14,11 @@ from longshore.errors import ConfigError, DataError, LongshoreError, TrainingErr
 from longshore.packaging import ModelCard, bin_counts, conform, load_model, rows_to_frame, save_model
 from longshore.training import split, table_digest, train_sklearn
 from longshore.training.preprocess import DateParts
+
+
+def load_penguins():
+    return pd.read_csv(Path(__file__).parents[2] / "examples" / "data" / "penguins.csv")
+
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 RIDGE = "sklearn.linear_model.Ridge"
