@@ -20,6 +20,6 @@ def penguins(data: str = "examples/data/penguins.csv", target: str = "species"):
 
 
 if __name__ == "__main__":
-    from longshore.local import run_pipeline
+    from longshore.runner import run_pipeline
 
     print(run_pipeline(penguins, {}).step("deploy-local").outputs["url"])

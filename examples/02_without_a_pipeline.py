@@ -9,7 +9,7 @@ from longshore.home import home
 from longshore.packaging import load_model, save_model
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
-from longshore.training.split import split
+from longshore.training.splitting import split
 from longshore.validation.evaluate import evaluate
 
 table = read_table("examples/data/penguins.csv")

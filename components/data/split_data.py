@@ -42,7 +42,7 @@ def split_data(
         DataError: If a named column is missing, or a class or group is too small to be divided.
     """
     from longshore.training.data import read_dataset, write_table
-    from longshore.training.split import split
+    from longshore.training.splitting import split
 
     parts = split(
         read_dataset(dataset.path),

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from longshore.local.reports import Event, StepFinished, StepOutput, StepReport
+from longshore.runner.reports import Event, StepFinished, StepOutput, StepReport
 
 __all__ = ["shown_progress"]
 

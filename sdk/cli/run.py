@@ -69,10 +69,9 @@ def run(
 def _run_here(name: str, settings: tuple[str, ...], *, verbose: bool, as_json: bool) -> int:
     from longshore.cli.progress import shown_progress
     from longshore.cli.summary import as_plain, outcome_of, summary
-    from longshore.deployment import undo_run
-    from longshore.local.helper import Helper
-    from longshore.local.reports import RunFailed
-    from longshore.local.runner import run_pipeline
+    from longshore.runner.helper import Helper
+    from longshore.runner.reports import RunFailed
+    from longshore.runner.run import run_pipeline
 
     try:
         # first of all: it loads what the steps need while kfp is loaded here
@@ -80,9 +79,7 @@ def _run_here(name: str, settings: tuple[str, ...], *, verbose: bool, as_json: b
             pipeline = find_pipeline(name)
             arguments = parse_settings(settings, parameters_of(pipeline))
             with shown_progress() as on_event:
-                report = run_pipeline(
-                    pipeline, arguments, on_event=on_event, verbose=verbose, helper=helper, undo=undo_run
-                )
+                report = run_pipeline(pipeline, arguments, on_event=on_event, verbose=verbose, helper=helper)
     except RunFailed as failed:
         if as_json:
             echo_json({"outcome": "failed", "error": str(failed), **as_plain(failed.report)})
@@ -108,7 +105,7 @@ def _run_there(
     as_json: bool,
 ) -> int:
     from longshore.cli.kubeflow import Kubeflow
-    from longshore.local.runner import check_arguments
+    from longshore.runner.run import check_arguments
 
     given = {name: value for name, value in arguments.items() if value is not None}
     check_arguments(pipeline, given)

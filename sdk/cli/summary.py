@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from longshore.cli.output import columns, plain
 from longshore.errors import LongshoreError
-from longshore.local.reports import RunReport, StepReport
+from longshore.runner.reports import RunReport, StepReport
 
 __all__ = ["Outcome", "as_plain", "outcome_of", "summary"]
 

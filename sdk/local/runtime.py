@@ -8,15 +8,11 @@ lost while one process takes over from another.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,16 +21,14 @@ from typing import Any, Final
 
 from longshore.errors import ConfigError, DeployError
 from longshore.local import state as states
+from longshore.local.process import KILL_SECONDS, Child, bind
 from longshore.local.state import Record, ServiceState
 from longshore.serving.control import ask
-from longshore.storage import is_local, local_path
 from longshore.targets.base import Manifest, Ref
 
 __all__ = ["LocalRuntime", "ServerStatus", "deployed_by", "list_servers", "log_path", "stop"]
 
 _KIND: Final = ("local.longshore.dev/v1alpha1", "ModelServer")
-_BACKLOG: Final = 2048
-_KILL_SECONDS: Final = 5.0
 _REMEMBERED: Final = 5
 
 
@@ -73,7 +67,7 @@ class LocalRuntime:
     """
 
     def __init__(self) -> None:
-        self._pipes: dict[tuple[str, str], int] = {}
+        self._starting: dict[tuple[str, str], Child] = {}
 
     def apply(self, objects: Sequence[Manifest]) -> list[Ref]:
         """Start what does not run; raises DeployError or ConfigError if that cannot be."""
@@ -94,10 +88,11 @@ class LocalRuntime:
                 if not self._hear(refs, deadline):
                     return
         finally:
-            self._forget_pipes(refs)
+            self._abandon(refs)
 
     def delete(self, refs: Sequence[Ref]) -> None:
         """End all processes of the services, and forget them."""
+        self._abandon(refs)
         for ref in refs:
             found = states.load(ref.name)
             if found is not None:
@@ -119,12 +114,12 @@ class LocalRuntime:
         record = current.records.get(revision)
         if record is None or not current.alive(revision):
             current = self._start(current, revision)
-        elif record.state == "failed" or (record.state == "starting" and (ref.name, revision) not in self._pipes):
+        elif record.state == "failed" or (record.state == "starting" and (ref.name, revision) not in self._starting):
             # on its way out, or left behind by a deploy that was killed: nobody hears what it says
             _end(current, revision)
             current = self._start(current, revision)
         elif record.state == "draining":
-            current.wait_gone(revision, spec["drainSeconds"] + _KILL_SECONDS)
+            current.wait_gone(revision, spec["drainSeconds"] + KILL_SECONDS)
             current = self._start(current, revision)
         else:
             current = current.with_record(revision, manifest=manifest)
@@ -132,35 +127,13 @@ class LocalRuntime:
         return ref
 
     def _start(self, current: ServiceState, revision: str) -> ServiceState:
-        manifest = current.manifest
-        place = states.folder(current.name)
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        hear, tell = os.pipe()
-        try:
-            with current.path(revision, "log").open("ab") as log:
-                process = subprocess.Popen(
-                    _command(current, revision, tell),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=[tell],
-                    env=_environment(manifest["spec"]["env"]),
-                    cwd=place,
-                    start_new_session=True,
-                )
-        except BaseException:
-            os.close(hear)
-            raise
-        finally:
-            os.close(tell)
-        # the process outlives this one on purpose: without this, Popen warns of it
-        process.returncode = 0
-        self._pipes[current.name, revision] = hear
+        child = Child(current, revision)
+        self._starting[current.name, revision] = child
         record = Record(
             revision=revision,
-            manifest=manifest,
+            manifest=current.manifest,
             state="starting",
-            pid=process.pid,
+            pid=child.pid,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             run=os.environ.get("LONGSHORE_RUN"),
         )
@@ -170,27 +143,28 @@ class LocalRuntime:
 
     def _hear(self, refs: Sequence[Ref], deadline: float) -> bool:
         """Wait for a word of a starting process; False if none will come in time."""
-        names = {ref.name for ref in refs}
-        pipes = {fd: key for key, fd in self._pipes.items() if key[0] in names}
+        children = self._children(refs)
         remaining = deadline - time.monotonic()
-        if not pipes or remaining <= 0:
+        if not children or remaining <= 0:
             return False
-        heard, _, _ = select.select(list(pipes), [], [], remaining)
-        for fd in heard:
-            self._note(*pipes[fd], os.read(fd, 65536))
+        heard, _, _ = select.select(list(children.values()), [], [], remaining)
+        for name, revision in [key for key, child in children.items() if child in heard]:
+            self._note(name, revision, self._starting.pop((name, revision)).outcome())
         return bool(heard)
 
-    def _note(self, name: str, revision: str, said: bytes) -> None:
-        os.close(self._pipes.pop((name, revision)))
+    def _children(self, refs: Sequence[Ref]) -> dict[tuple[str, str], Child]:
+        names = {ref.name for ref in refs}
+        return {key: child for key, child in self._starting.items() if key[0] in names}
+
+    def _note(self, name: str, revision: str, message: dict[str, Any]) -> None:
         current = states.load(name)
         if current is None or revision not in current.records:
             return
-        message: dict[str, Any] = json.loads(said) if said.endswith(b"\n") else {"state": "failed"}
         if message["state"] == "ready":
             states.save(current.with_record(revision, state="ready", port=message["port"]))
         else:
-            reason = message.get("reason") or "the server process ended before it was ready"
-            states.save(current.with_record(revision, state="failed", reason=_with_log(current, revision, reason)))
+            reason = _with_log(current, revision, message["reason"])
+            states.save(current.with_record(revision, state="failed", reason=reason))
 
     def _give_traffic(self, name: str) -> None:
         """Have the desired revision serve, once it is ready, and end all others."""
@@ -210,50 +184,25 @@ class LocalRuntime:
                 current = current.with_record(other, state="draining")
         states.save(current)
 
-    def _forget_pipes(self, refs: Sequence[Ref]) -> None:
-        names = {ref.name for ref in refs}
-        for key in [key for key in self._pipes if key[0] in names]:
-            os.close(self._pipes.pop(key))
+    def _abandon(self, refs: Sequence[Ref]) -> None:
+        for key in self._children(refs):
+            self._starting.pop(key).abandon()
 
 
 def _pruned(current: ServiceState) -> ServiceState:
     """Forget the oldest revisions that have ended, and their logs."""
-    ended = [r for r in current.records.values() if not current.alive(r.revision) and r.state != "starting"]
+    ended = [
+        record
+        for record in current.records.values()
+        if record.revision != current.active and record.state != "starting" and not current.alive(record.revision)
+    ]
     old = sorted(ended, key=lambda record: record.since)[:-_REMEMBERED]
     for record in old:
-        current.path(record.revision, "log").unlink(missing_ok=True)
-        current.path(record.revision, "lock").unlink(missing_ok=True)
+        for path in (current.path(record.revision, "log"), current.path(record.revision, "lock")):
+            path.unlink(missing_ok=True)
+        current.control(record.revision).unlink(missing_ok=True)
     forgotten = {record.revision for record in old}
     return replace(current, records={k: v for k, v in current.records.items() if k not in forgotten})
-
-
-def _command(current: ServiceState, revision: str, tell: int) -> list[str]:
-    spec = current.manifest["spec"]
-    model = spec["model"]
-    if not is_local(model["uri"]):
-        raise ConfigError(
-            f"{model['uri']} is not on this machine: package the model into a local repository first "
-            "(package_model with repository=PATH)"
-        )
-    options = {
-        "--model-dir": str(local_path(model["uri"]).absolute()),
-        "--name": model["name"],
-        "--revision": revision,
-        "--digest": model["digest"],
-        "--model-version": model["version"],
-        "--control": str(current.control(revision)),
-        "--lock": str(current.path(revision, "lock")),
-        "--notify-fd": str(tell),
-        "--drain-seconds": str(spec["drainSeconds"]),
-    }
-    given = [part for key, value in options.items() if value is not None for part in (key, value)]
-    return [sys.executable, "-m", "longshore.serving", *given]
-
-
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # this one changes what kfp is, and belongs to pipeline steps
-    inherited = {key: value for key, value in os.environ.items() if key != "_KFP_RUNTIME"}
-    return {**inherited, "PYTHONUNBUFFERED": "1", **extra}
 
 
 def _switch(current: ServiceState, revision: str, wanted: int | None) -> ServiceState:
@@ -263,28 +212,12 @@ def _switch(current: ServiceState, revision: str, wanted: int | None) -> Service
     if keeps_port and active is not None and active != revision and current.alive(active):
         _, (fd, *_) = ask(current.control(active), {"do": "handover"})
     else:
-        fd = _bind(current, wanted if wanted is not None else current.port)
+        fd = bind(current.name, wanted if wanted is not None else current.port)
     try:
         answer, _ = ask(current.control(revision), {"do": "accept"}, fds=[fd])
     finally:
         os.close(fd)
     return replace(current, active=revision, port=answer["port"])
-
-
-def _bind(current: ServiceState, port: int | None) -> int:
-    listener = socket.socket()
-    # a port whose last connections are still closing is free
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port or 0))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise DeployError(
-            f"{current.name} cannot listen on port {port} of 127.0.0.1: {error.strerror}. "
-            "Choose another port, or end what uses this one"
-        ) from error
-    return listener.detach()
 
 
 def _with_log(current: ServiceState, revision: str, reason: str) -> str:
@@ -325,8 +258,8 @@ def _revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
 def _end(current: ServiceState, revision: str) -> None:
     """End a revision's process: asked first, killed if it does not."""
     record = current.records[revision]
-    grace = record.manifest["spec"]["drainSeconds"] + _KILL_SECONDS
-    for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, _KILL_SECONDS)):
+    grace = record.manifest["spec"]["drainSeconds"] + KILL_SECONDS
+    for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_SECONDS)):
         # only while it holds its lock the number is surely its own
         if not current.alive(revision):
             return

@@ -13,10 +13,11 @@ import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from longshore import home
 from longshore.errors import DeployError
@@ -88,7 +89,9 @@ class ServiceState:
             return path
         short = Path(tempfile.gettempdir()) / f"longshore-{os.getuid()}"
         short.mkdir(mode=0o700, exist_ok=True)
-        if short.stat().st_uid != os.getuid() or short.stat().st_mode & 0o077:
+        # not through a link: whoever made it could turn it elsewhere
+        found = short.lstat()
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
             raise DeployError(f"{short} must be a folder that only you can open: remove it, it is made anew")
         return short / hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
 
@@ -114,13 +117,23 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ServiceState | None:
-    """The state of a service, None if there is none."""
+    """The state of a service, None if there is none.
+
+    Raises:
+        DeployError: If its file cannot be understood.
+    """
+    path = folder(name) / "service.json"
     try:
-        plain = json.loads((folder(name) / "service.json").read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        records = {revision: Record(**record) for revision, record in plain.pop("records").items()}
+        return ServiceState(**plain, records=records)
     except FileNotFoundError:
         return None
-    records = {revision: Record(**record) for revision, record in plain.pop("records").items()}
-    return ServiceState(**plain, records=records)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DeployError(
+            f"{path} is not what this version of longshore writes ({error}): "
+            f"end the server processes of {name} by hand and remove {path.parent}, then deploy again"
+        ) from error
 
 
 def save(state: ServiceState) -> None:
@@ -171,15 +184,7 @@ def deploy_lock(name: str, *, timeout_seconds: float = _LOCK_WAIT_SECONDS) -> It
     check_dns_label("name", name)
     root = home.local_state()
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = root / f"{name}.deploy"
-    with path.open("a+") as lock:
-        if not acquire(lock.fileno(), timeout_seconds):
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise DeployError(
-                f"{name} has been in the hands of {holder} for {timeout_seconds:g} s: "
-                "wait until its deployment is through, or end that process"
-            )
+    with _locked(root / f"{name}.deploy", name, timeout_seconds) as lock:
         lock.truncate(0)
         lock.write(f"process {os.getpid()}")
         lock.flush()
@@ -187,3 +192,30 @@ def deploy_lock(name: str, *, timeout_seconds: float = _LOCK_WAIT_SECONDS) -> It
             yield
         finally:
             lock.truncate(0)
+            if not (folder(name) / "service.json").exists():
+                Path(lock.name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, name: str, timeout_seconds: float) -> Iterator[TextIO]:
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        with path.open("a+") as lock:
+            if not acquire(lock.fileno(), max(0.0, deadline - time.monotonic())):
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                raise DeployError(
+                    f"{name} has been in the hands of {holder} for {timeout_seconds:g} s: "
+                    "wait until its deployment is through, or end that process"
+                )
+            if _is_at(lock, path):
+                yield lock
+                return
+
+
+def _is_at(stream: TextIO, path: Path) -> bool:
+    """Whether an open file still has its name: a lock on one that was removed keeps nobody out."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:
+        return False

@@ -5,8 +5,9 @@ Names load when first used: reading a card needs neither pandas nor scikit-learn
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
+
+from longshore._lazy import load
 
 if TYPE_CHECKING:
     from longshore.packaging.card import Column, FeatureBins, ModelCard, Signature, bin_index
@@ -51,11 +52,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'longshore.packaging' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

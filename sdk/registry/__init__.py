@@ -5,8 +5,9 @@ Names load when first used; MLflow itself is imported by the first call that nee
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
+
+from longshore._lazy import load
 
 if TYPE_CHECKING:
     from longshore.registry.recorder import RegistryRecorder
@@ -24,11 +25,7 @@ __all__ = ["DeploymentState", "RegisteredVersion", "Registry", "RegistryRecorder
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'longshore.registry' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

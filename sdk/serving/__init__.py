@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any, Final
+
+from longshore._lazy import load
 
 if TYPE_CHECKING:
     from longshore.serving.core import Prediction, Predictor
@@ -29,11 +30,7 @@ __all__ = ["Prediction", "Predictor", "create_app"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'longshore.serving' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    return load(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

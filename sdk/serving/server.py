@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
+import uvloop
 
-from longshore.errors import LongshoreError
+from longshore.errors import InvalidValue, LongshoreError
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
+from longshore.spec import FRAMEWORKS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -121,11 +123,11 @@ class _Process:
         raise ValueError(f"unknown request {request['do']!r}")
 
     async def _take_over(self, sock: socket.socket) -> None:
-        if self._public is not None:
-            sock.close()
-            return
+        former = self._listeners[-1] if self._public is not None else None
         await self._listen(sock)
         self._public = sock
+        if former is not None:
+            former.should_exit = True
 
     async def _drain(self) -> None:
         """Accept no more, answer what has begun, and let clients close their connections before this end does."""
@@ -172,6 +174,7 @@ class _Notify:
 def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
     parser.add_argument("--model-dir", type=Path, required=True, help="directory with model.json")
+    parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
     parser.add_argument("--name", required=True, help="name of the model in request paths")
     parser.add_argument("--revision", required=True, help="name of this revision")
     parser.add_argument("--digest", help="digest that the directory must have")
@@ -213,6 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(options: Namespace) -> FastAPI:
+    if options.framework not in FRAMEWORKS:
+        raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
     from longshore.serving.core import Predictor
     from longshore.serving.fastapi_app import create_app
 
@@ -231,9 +236,5 @@ def _run(process: Callable[[], _Process], control: Path, ready: Callable[[], Non
     async def serve() -> None:
         await process().run(control, ready)
 
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(serve())
-    else:
-        uvloop.run(serve())
+    # asyncio's own loop drops a connection that it has accepted but not yet set up when its listener is closed
+    uvloop.run(serve())

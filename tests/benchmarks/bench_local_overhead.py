@@ -18,7 +18,7 @@ from kfp import dsl, local
 from rows import Row, compare
 
 from longshore.authoring import component
-from longshore.local import run_pipeline
+from longshore.runner import run_pipeline
 
 STEPS = 10
 LOADING_STEPS = 4

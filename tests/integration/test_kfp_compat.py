@@ -8,8 +8,8 @@ from kfp import dsl, local
 from kfp.local import pipeline_orchestrator
 
 from longshore.authoring import component
-from longshore.local import run_pipeline
-from longshore.local.compat import executor_input, prepare
+from longshore.runner import run_pipeline
+from longshore.runner.compat import executor_input, prepare
 
 
 @component

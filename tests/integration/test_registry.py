@@ -209,6 +209,18 @@ def test_a_version_that_serves_is_not_called_failed(registry, uri):
     assert "WORKERS is no number" in state.reason
 
 
+def test_a_champion_that_is_taken_back_everywhere_is_champion_no_more(registry, uri):
+    one = register(registry)
+    recorder = RegistryRecorder(uri)
+    for service in ("blue", "green"):
+        recorder.serving(release(one, service), endpoint(release(one, service)), None)
+    recorder.failed(release(one, "blue"), None, "the run was interrupted")
+    assert registry.champion("iris") == one
+    recorder.failed(release(one, "green"), None, "the run was interrupted")
+    assert registry.champion("iris") is None
+    assert states(registry, service="blue") == states(registry, service="green") == {"1": "failed"}
+
+
 def test_a_release_without_a_version_is_passed_over(tmp_path):
     recorder = RegistryRecorder(f"sqlite:///{tmp_path / 'registry.db'}")
     some = release(model())

@@ -16,8 +16,8 @@ from kfp import dsl
 from longshore import home
 from longshore.authoring import component
 from longshore.errors import ConfigError
-from longshore.local.reports import RunFailed, StepFinished, StepOutput, StepStarted
-from longshore.local.runner import run_pipeline
+from longshore.runner.reports import RunFailed, StepFinished, StepOutput, StepStarted
+from longshore.runner.run import run_pipeline
 
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -560,7 +560,7 @@ SCRIPT = """
 import sys
 from kfp import dsl
 from longshore.authoring import component
-from longshore.local import run_pipeline
+from longshore.runner import run_pipeline
 
 @component
 def hang(port: int):

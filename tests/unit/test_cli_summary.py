@@ -11,8 +11,8 @@ import pytest
 
 from longshore.cli.output import columns, plain
 from longshore.cli.summary import as_plain, outcome_of, summary
-from longshore.local.reports import Artifact, RunReport, StepReport
 from longshore.packaging import Column, ModelCard, Signature
+from longshore.runner.reports import Artifact, RunReport, StepReport
 from longshore.spec import Endpoint, to_plain
 
 

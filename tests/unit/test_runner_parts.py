@@ -10,11 +10,11 @@ import pytest
 from kfp import dsl
 from kfp.dsl import component_factory
 
-from longshore.local.forkserver import Outcome, Request, StepError, receive, send
-from longshore.local.helper import libraries_for
-from longshore.local.kfp_hooks import plain_step, with_this_python
-from longshore.local.reports import RunFailed, RunReport
-from longshore.local.steps import _Call, _why
+from longshore.runner.forkserver import Outcome, Request, StepError, receive, send
+from longshore.runner.helper import libraries_for
+from longshore.runner.kfp_hooks import plain_step, with_this_python
+from longshore.runner.reports import RunFailed, RunReport
+from longshore.runner.steps import _Call, _why
 
 
 def body(a: int) -> int:

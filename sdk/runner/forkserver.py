@@ -1,6 +1,6 @@
 """Helper process that runs pipeline steps in children forked from a warm interpreter.
 
-``python -m longshore.local.forkserver FD MODULE...`` serves the Unix socket FD. For each step the runner sends one
+``python -m longshore.runner.forkserver FD MODULE...`` serves the Unix socket FD. For each step the runner sends one
 byte with two file descriptors: a channel of the step's own and the file for its output. The helper forks a watcher,
 the watcher forks the step::
 

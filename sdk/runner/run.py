@@ -1,7 +1,7 @@
 """Run a Kubeflow pipeline on this machine, through ``kfp.local``.
 
 Kubeflow's own orchestrator decides what runs when; this module replaces how one step is started (see
-:mod:`longshore.local.forkserver`), keeps a log per step, and says what came of each.
+:mod:`longshore.runner.forkserver`), keeps a log per step, and says what came of each.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from longshore import home
+from longshore.deployment import undo_run
 from longshore.errors import ConfigError
-from longshore.local.helper import Helper, libraries_for
-from longshore.local.reports import Event, RunFailed, RunReport, StepReport
-from longshore.local.steps import StepRunner
+from longshore.runner.helper import Helper, libraries_for
+from longshore.runner.reports import Event, RunFailed, RunReport, StepReport
+from longshore.runner.steps import StepRunner
 
 __all__ = ["check_arguments", "run_pipeline"]
 
@@ -37,7 +38,7 @@ def run_pipeline(
     on_event: Callable[[Event], None] | None = None,
     verbose: bool = False,
     helper: Helper | None = None,
-    undo: Callable[[str], None] | None = None,
+    undo: Callable[[str], None] = undo_run,
 ) -> RunReport:
     """Run a pipeline on this machine and wait for its end.
 
@@ -52,7 +53,7 @@ def run_pipeline(
         helper: A process that starts the steps, for a caller who can have it load libraries while there is other
             work to do; by default one is started for this run.
         undo: Called with the run's id once the steps of an interrupted run have ended, to take back what they did;
-            :func:`longshore.deployment.undo_run` does so with servers on this machine.
+            by default servers on this machine.
 
     Returns:
         The report; its ``root`` is a new folder in :func:`longshore.home.runs`.
@@ -67,7 +68,7 @@ def run_pipeline(
     with _one_run_at_a_time:
         run = _Run(pipeline, given, verbose=verbose)
         with contextlib.nullcontext(helper) if helper else Helper(run.libraries()) as process:
-            return run.run(process, on_event or (lambda _: None), undo or (lambda _: None))
+            return run.run(process, on_event or (lambda _: None), undo)
 
 
 def check_arguments(pipeline: Any, arguments: Mapping[str, Any]) -> None:
@@ -101,7 +102,7 @@ class _Run:
     """One run: a thread in which kfp works, and what is told of it in the calling thread."""
 
     def __init__(self, pipeline: Any, arguments: Mapping[str, Any], *, verbose: bool) -> None:
-        from longshore.local.compat import prepare
+        from longshore.runner.compat import prepare
 
         self.name: str = pipeline.pipeline_spec.pipeline_info.name
         self.id = f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
@@ -152,7 +153,7 @@ class _Run:
         """Carry the run out; in a thread, so that Ctrl-C reaches the caller even while kfp waits for its own."""
         from kfp.local import pipeline_orchestrator
 
-        from longshore.local.kfp_hooks import hooked
+        from longshore.runner.kfp_hooks import hooked
 
         try:
             with (

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from longshore.local.compat import executor_input
-from longshore.local.forkserver import Outcome, Request, StepError, receive, send
-from longshore.local.helper import Helper
-from longshore.local.kfp_hooks import plain_step, with_this_python
-from longshore.local.reports import Artifact, Event, StepFinished, StepOutput, StepReport, StepStarted
+from longshore.runner.compat import executor_input
+from longshore.runner.forkserver import Outcome, Request, StepError, receive, send
+from longshore.runner.helper import Helper
+from longshore.runner.kfp_hooks import plain_step, with_this_python
+from longshore.runner.reports import Artifact, Event, StepFinished, StepOutput, StepReport, StepStarted
 
 __all__ = ["StepRunner"]
 

@@ -1,4 +1,4 @@
-"""The helper process of :mod:`longshore.local.forkserver`, as the runner has it."""
+"""The helper process of :mod:`longshore.runner.forkserver`, as the runner has it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Helper:
                 [
                     sys.executable,
                     "-m",
-                    "longshore.local.forkserver",
+                    "longshore.runner.forkserver",
                     str(theirs.fileno()),
                     *(libraries_for(_OURS) if modules is None else modules),
                 ],
