@@ -25,7 +25,7 @@ demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
 	@KEEP="$(KEEP)" tools/demo.sh
 
 test: lint docs  ## Check, build the docs and run all tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 unit: $(READY)  ## Run the pure tests only
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -57,6 +57,8 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra local --extra xgboost --extra lightgbm --extra s3 \
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
 
 clean:  ## Remove what the other commands made
 	@rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

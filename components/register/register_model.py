@@ -26,7 +26,7 @@ def register_model(
 
     Returns:
         name: Name of the model.
-        version: Its version; the latest one again if that has the same digest.
+        version: Its version; the one it has already if the same digest was registered before.
 
     Raises:
         RegistryError: If the registry cannot be reached or refuses.

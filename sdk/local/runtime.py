@@ -112,9 +112,11 @@ class LocalRuntime:
         known = states.load(ref.name)
         current = ServiceState(name=ref.name, manifest=manifest) if known is None else replace(known, manifest=manifest)
         record = current.records.get(revision)
-        if record is None or not current.alive(revision):
+        if (ref.name, revision) in self._starting:
+            current = current.with_record(revision, manifest=manifest)
+        elif record is None or not current.alive(revision):
             current = self._start(current, revision)
-        elif record.state == "failed" or (record.state == "starting" and (ref.name, revision) not in self._starting):
+        elif record.state in ("failed", "starting"):
             # on its way out, or left behind by a deploy that was killed: nobody hears what it says
             _end(current, revision)
             current = self._start(current, revision)
@@ -187,6 +189,9 @@ class LocalRuntime:
     def _abandon(self, refs: Sequence[Ref]) -> None:
         for key in self._children(refs):
             self._starting.pop(key).abandon()
+            self._note(
+                *key, {"state": "failed", "reason": "it was ended before it was ready: nobody waited any longer"}
+            )
 
 
 def _pruned(current: ServiceState) -> ServiceState:

@@ -1,6 +1,7 @@
 """The engine on this machine, with real server processes, sockets and signals."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -348,3 +349,141 @@ def test_old_revisions_are_forgotten(models, home):
     logs = list((home / "local" / "penguins").glob("*.log"))
     assert len(logs) <= 8
     assert answer(deploy_model(models(8), SERVICE).endpoint) == 8.0
+
+
+def manifest_of(source, revision, *, traffic=100, port=None, framework="fastapi"):
+    return {
+        "apiVersion": REF.api_version,
+        "kind": REF.kind,
+        "metadata": {"name": "penguins"},
+        "spec": {
+            "revision": revision,
+            "traffic": traffic,
+            "port": port,
+            "framework": framework,
+            "model": {"uri": source.uri, "name": "penguins", "version": None, "digest": source.digest},
+            "env": {},
+            "drainSeconds": 10,
+        },
+    }
+
+
+def bring_up(runtime, manifest, seconds: float = 120):
+    """The status after all has been said."""
+    refs = runtime.apply([manifest])
+    *_, last = runtime.observe(refs, deadline=time.monotonic() + seconds)
+    return last[0]["status"]
+
+
+def revision_in(status, name):
+    return next(revision for revision in status["revisions"] if revision["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda m: m["spec"].update(framework="flask"), "framework = 'flask' is not valid: use one of fastapi"),
+        (lambda m: m["spec"]["model"].update(digest="sha256:" + "0" * 64), "does not have the recorded content"),
+        (lambda m: m["spec"]["model"].update(uri="/nowhere"), "/nowhere is not a directory"),
+        (
+            lambda m: m["spec"].update(env={"PYTHONHOME": "/nowhere"}),
+            r"ended before it was ready \(exit code 1\); its log",
+        ),
+    ],
+)
+def test_a_candidate_that_fails_is_told_in_the_status_and_touches_nothing(models, home, break_it, reason):
+    runtime = LocalRuntime()
+    before = bring_up(runtime, manifest_of(models(1), "one"))
+    candidate = manifest_of(models(2), "two", traffic=0)
+    break_it(candidate)
+    after = bring_up(runtime, candidate)
+    failed = revision_in(after, "two")
+    assert (failed["state"], failed["traffic"]) == ("failed", 0)
+    assert re.search(reason, failed["reason"])
+    assert str(log_path("penguins", "two")) in failed["reason"]
+    assert (after["active"], after["url"]) == ("one", before["url"])
+    assert revision_in(after, "one") == revision_in(before, "one")
+    assert predict(Endpoint(name="penguins", url=after["url"], model="penguins", revision="one"), [ROW]) == [1.0]
+
+
+def test_a_server_that_is_killed_while_starting_is_told_by_its_signal(models, home):
+    runtime = LocalRuntime()
+    runtime.apply([manifest_of(models(1), "one")])
+    (pid,) = pids(home)
+    os.kill(pid, signal.SIGKILL)
+    *_, last = runtime.observe([REF], deadline=time.monotonic() + 60)
+    assert "ended before it was ready (killed by SIGKILL)" in revision_in(last[0]["status"], "one")["reason"]
+
+
+def test_applying_twice_before_the_server_is_up_starts_one(models, home):
+    runtime = LocalRuntime()
+    runtime.apply([manifest_of(models(1), "one")])
+    assert bring_up(runtime, manifest_of(models(1), "one"))["active"] == "one"
+    assert len(pids(home)) == 1
+
+
+def test_a_candidate_that_nobody_waits_for_is_ended(models, home):
+    runtime = LocalRuntime()
+    runtime.apply([manifest_of(models(1), "one")])
+    seen = runtime.observe([REF], deadline=time.monotonic() + 60)
+    assert revision_in(next(seen)[0]["status"], "one")["state"] == "starting"
+    seen.close()
+    assert pids(home) == []
+    assert "nobody waited" in revision_in(runtime.get(REF)["status"], "one")["reason"]
+
+
+def test_deleting_a_server_that_has_only_just_been_started_leaves_nothing(models, home):
+    runtime = LocalRuntime()
+    with runtime.lock(REF):
+        runtime.apply([manifest_of(models(1), "one")])
+        runtime.delete([REF])
+    assert pids(home) == []
+    assert list((home / "local").iterdir()) == []
+
+
+def test_what_serves_can_move_to_another_port(models, home):
+    first = deploy_model(models(1), SERVICE).endpoint
+    (before,) = list_servers()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    moved = deploy_model(models(1), Service(name="penguins", port=port)).endpoint
+    assert moved.url == f"http://127.0.0.1:{port}"
+    assert answer(moved) == 1.0
+    assert list_servers()[0].pid == before.pid
+
+    def refused() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", int(first.url.rpartition(":")[2]))) != 0
+
+    wait_for(refused)
+    assert answer(deploy_model(models(2), Service(name="penguins", port=port)).endpoint) == 2.0
+
+
+def test_an_ended_server_stays_no_zombie(models, home):
+    deploy_model(models(1), SERVICE)
+    (server,) = list_servers()
+    stop("penguins")
+    wait_for(lambda: not Path(f"/proc/{server.pid}").exists())
+    assert list((home / "local").iterdir()) == []
+
+
+DEPLOYS = """
+import sys
+from longshore.deployment import deploy_model
+from longshore.spec import ModelSource, Service
+deploy_model(ModelSource(uri=sys.argv[1], format="sklearn", name="penguins"), Service(name="penguins"))
+"""
+
+
+def test_two_processes_that_deploy_at_once_take_turns(models, home):
+    endpoint = deploy_model(models(1), SERVICE).endpoint
+    with Clients(endpoint.url, count=2) as clients:
+        deploys = [subprocess.Popen([sys.executable, "-c", DEPLOYS, models(number).uri]) for number in (2, 3)]
+        assert [process.wait(120) for process in deploys] == [0, 0]
+    assert clients.failures == []
+    assert set(clients.answers) <= {1.0, 2.0, 3.0}
+    assert clients.answers[-1] in (2.0, 3.0)
+    serving = [server for server in list_servers() if server.state == "serving"]
+    assert len(serving) == 1
+    wait_for(lambda: pids(home) == [serving[0].pid])
