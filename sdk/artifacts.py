@@ -6,7 +6,7 @@ so nothing here imports kfp.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from longshore.errors import ConfigError
@@ -16,25 +16,41 @@ if TYPE_CHECKING:
     from longshore.validation.curves import RocCurve
     from longshore.validation.evaluate import Confusion
 
-__all__ = ["ArtifactLike", "read_endpoint", "read_model", "write_classification", "write_endpoint", "write_model"]
+__all__ = [
+    "Describable",
+    "Described",
+    "read_endpoint",
+    "read_model",
+    "write_classification",
+    "write_endpoint",
+    "write_model",
+]
 
 _MODEL_KEYS: Final = ("name", "format", "version", "digest")
 
 
-class ArtifactLike(Protocol):
-    """What is used of a ``kfp.dsl.Artifact``."""
-
-    name: str
-    uri: str
-    metadata: dict[str, Any]
+class Described(Protocol):
+    """What is read of a ``kfp.dsl.Artifact``."""
 
     @property
-    def path(self) -> str:
-        """Where the step finds the content."""
+    def uri(self) -> str:
+        """Where the content is."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What is said of it."""
         ...
 
 
-def write_model(artifact: ArtifactLike, source: ModelSource, **facts: Any) -> None:
+class Describable(Protocol):
+    """What is written of a ``kfp.dsl.Artifact``."""
+
+    uri: str
+    metadata: dict[str, Any]
+
+
+def write_model(artifact: Describable, source: ModelSource, **facts: Any) -> None:
     """Describe a model artifact.
 
     Args:
@@ -50,7 +66,7 @@ def write_model(artifact: ArtifactLike, source: ModelSource, **facts: Any) -> No
     artifact.metadata.update(to_plain(facts))
 
 
-def read_model(artifact: ArtifactLike) -> ModelSource:
+def read_model(artifact: Described) -> ModelSource:
     """The model that an artifact describes.
 
     Raises:
@@ -72,14 +88,14 @@ def read_model(artifact: ArtifactLike) -> ModelSource:
     )
 
 
-def write_endpoint(artifact: ArtifactLike, endpoint: Endpoint, **facts: Any) -> None:
+def write_endpoint(artifact: Describable, endpoint: Endpoint, **facts: Any) -> None:
     """Describe an endpoint artifact; its URI is the endpoint's URL."""
     artifact.uri = endpoint.url
     artifact.metadata.update(to_plain(endpoint))
     artifact.metadata.update(to_plain(facts))
 
 
-def read_endpoint(artifact: ArtifactLike) -> Endpoint:
+def read_endpoint(artifact: Described) -> Endpoint:
     """The endpoint that an artifact describes.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import click
 
 from longshore.cli.app import debug_option
-from longshore.cli.output import columns, echo_json
-from longshore.cli.parameters import Parameter, closest, parameters_of, parse_settings
+from longshore.cli.output import columns, echo_json, plain
+from longshore.cli.parameters import closest, parameters_of, parse_settings
 from longshore.errors import ConfigError
+from longshore.reference import Field, describe
 
 __all__ = ["compile", "compiled", "components", "find_pipeline", "pipelines"]
 
@@ -50,16 +50,6 @@ def find_component(name: str) -> Any:
     return known.get(wanted)
 
 
-def summary_of(item: Any) -> str:
-    """The first line of what is documented of a pipeline or component."""
-    return _unquoted(item.component_spec.description).partition("\n")[0]
-
-
-def _unquoted(text: str | None) -> str:
-    """A docstring's text without its marks of code."""
-    return (text or "").strip().replace("``", "")
-
-
 @click.command()
 @click.argument("name", required=False)
 @json_option
@@ -70,10 +60,10 @@ def pipelines(name: str | None, as_json: bool) -> None:
 
     if name is not None:
         return _describe(find_pipeline(name), as_json=as_json)
-    items = [(each, known.get(each)) for each in known.names()]
+    told = [describe(known.get(each)) for each in known.names()]
     if as_json:
-        return echo_json([_as_plain(each, item) for each, item in items])
-    return click.echo(columns([(each, summary_of(item)) for each, item in items]))
+        return echo_json(told)
+    return click.echo(columns([(each.name, unquoted(each.summary)) for each in told]))
 
 
 @click.command()
@@ -86,10 +76,10 @@ def components(name: str | None, as_json: bool) -> None:
 
     if name is not None:
         return _describe(find_component(name), as_json=as_json)
-    items = [(each, known.get(each)) for each in known.names()]
+    told = [describe(known.get(each)) for each in known.names()]
     if as_json:
-        return echo_json([{**_as_plain(each, item), "stage": known.stage(each)} for each, item in items])
-    return click.echo(columns([(known.stage(each), each, summary_of(item)) for each, item in items]))
+        return echo_json([{**plain(each), "stage": known.stage(each.name)} for each in told])
+    return click.echo(columns([(known.stage(each.name), each.name, unquoted(each.summary)) for each in told]))
 
 
 @click.command()
@@ -135,56 +125,26 @@ def compiled(item: Any, values: dict[str, Any]) -> str:
         return path.read_text(encoding="utf-8")
 
 
-def _as_plain(name: str, item: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "summary": summary_of(item),
-        "parameters": parameters_of(item),
-        "artifacts": [{"name": key, "type": kind} for key, kind in _artifacts(item.component_spec.inputs)],
-        "outputs": [
-            {"name": key, "type": _type(spec.type), "description": spec.description or ""}
-            for key, spec in (item.component_spec.outputs or {}).items()
-        ],
-    }
-
-
 def _describe(item: Any, *, as_json: bool) -> None:
-    function = getattr(item, "python_func", None) or item.pipeline_func
+    told = describe(item)
     if as_json:
-        documentation = inspect.getdoc(function) or ""
-        return echo_json({**_as_plain(function.__name__, item), "documentation": documentation})
-    click.echo(f"{function.__name__}\n\n{_unquoted(item.component_spec.description)}")
-    sections = (
-        ("Artifacts", [(key, kind, "") for key, kind in _artifacts(item.component_spec.inputs)]),
-        ("Parameters", [(p.name, _shown(p), _unquoted(p.description)) for p in parameters_of(item)]),
-        (
-            "Outputs",
-            [
-                (key, _type(spec.type), " ".join(_unquoted(spec.description).split()))
-                for key, spec in (item.component_spec.outputs or {}).items()
-            ],
-        ),
-    )
-    for title, rows in sections:
-        if rows:
+        return echo_json(told)
+    click.echo("\n\n".join(unquoted(part) for part in (told.name, told.summary, told.text) if part))
+    for title, fields in (("Inputs", told.inputs), ("Outputs", told.outputs)):
+        if fields:
+            rows = [(field.name, _type_of(field), unquoted(field.text)) for field in fields]
             click.echo(f"\n{title}\n{columns(rows, indent='  ')}")
+    if told.raises:
+        click.echo("\nErrors\n" + columns([(error, unquoted(when)) for error, when in told.raises], indent="  "))
     return None
 
 
-def _shown(parameter: Parameter) -> str:
-    if parameter.required:
-        return f"{parameter.type}, required"
-    return parameter.type if parameter.default is None else f"{parameter.type} = {parameter.default}"
+def _type_of(field: Field) -> str:
+    if field.required:
+        return f"{field.type}, required"
+    return field.type if field.default is None else f"{field.type} = {field.default}"
 
 
-def _artifacts(specs: Any) -> list[tuple[str, str]]:
-    from kfp.dsl.types import type_utils
-
-    return [
-        (name, _type(spec.type)) for name, spec in (specs or {}).items() if not type_utils.is_parameter_type(spec.type)
-    ]
-
-
-def _type(name: str) -> str:
-    """``system.Model@0.0.1`` as ``system.Model``, ``typing.Dict[str, float]`` as ``Dict[str, float]``."""
-    return name.partition("@")[0].removeprefix("typing.")
+def unquoted(text: str) -> str:
+    """A docstring's text without its marks of code."""
+    return text.replace("``", "")

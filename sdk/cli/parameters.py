@@ -53,14 +53,12 @@ class Parameter:
         type: What it takes.
         required: Whether it must be given.
         default: Its value if it is not given; None if it is then unset.
-        description: What the documentation says of it.
     """
 
     name: str
     type: Type
     required: bool
     default: Any = None
-    description: str = ""
 
 
 def parameters_of(component: Any) -> tuple[Parameter, ...]:
@@ -73,7 +71,6 @@ def parameters_of(component: Any) -> tuple[Parameter, ...]:
             type=_TYPES[type_utils.get_parameter_type_name(spec.type)],
             required=not spec.optional,
             default=spec.default,
-            description=" ".join((spec.description or "").split()),
         )
         for name, spec in (component.component_spec.inputs or {}).items()
         if type_utils.is_parameter_type(spec.type) and not type_utils.is_task_final_status_type(spec.type)

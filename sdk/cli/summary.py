@@ -121,17 +121,16 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def _curl(report: RunReport) -> str | None:
     """A command that asks the endpoint about an example that came with the model."""
+    from longshore.artifacts import read_endpoint
     from longshore.packaging import read_card
-    from longshore.spec import Endpoint
 
     deployed, model = report.step("deploy-local"), _model_directory(report)
     if deployed is None or "endpoint" not in deployed.artifacts or model is None:
         return None
-    metadata = deployed.artifacts["endpoint"].metadata
     try:
-        endpoint = Endpoint(**{name: metadata[name] for name in Endpoint.__dataclass_fields__ if name in metadata})
+        endpoint = read_endpoint(deployed.artifacts["endpoint"])
         body = json.dumps({"instances": plain(read_card(model).example[:1])}, ensure_ascii=False)
-    except (LongshoreError, OSError, TypeError):
+    except (LongshoreError, OSError):
         return None
     return f"curl -s -H 'Content-Type: application/json' -d {shlex.quote(body)} {shlex.quote(endpoint.predict_url)}"
 

@@ -261,17 +261,17 @@ def test_a_terminal_gets_one_lasting_line_for_each_step(script: Path, monkeypatc
 
 def test_pipelines_and_components_are_described(longshore) -> None:
     (listed,) = [entry for entry in longshore("pipelines", "--json").json if entry["name"] == "sums"]
-    assert [(p["name"], p["type"], p["required"], p["default"]) for p in listed["parameters"]] == [
-        ("start", "integer", True, None),
-        ("more", "integer", False, 2),
-        ("note", "string", False, ""),
+    assert [(p["name"], p["type"], p["required"], p["default"]) for p in listed["inputs"]] == [
+        ("start", "Integer", True, None),
+        ("more", "Integer", False, 2),
+        ("note", "String", False, ""),
     ]
     assert "Where to start." in longshore("pipelines", "sums").out
     everything = longshore("components", "--json").json
     assert [entry["name"] for entry in everything] == list(components.names())
     assert all(entry["summary"] for entry in everything)
     described = longshore("components", "load-data").out
-    for words in ("load_data", "Parameters", "Outputs", "system.Dataset"):
+    for words in ("load_data", "Inputs", "Outputs", "Errors", "system.Dataset"):
         assert words in described
 
 

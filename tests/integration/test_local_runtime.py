@@ -418,8 +418,11 @@ def test_a_server_that_is_killed_while_starting_is_told_by_its_signal(models, ho
 def test_applying_twice_before_the_server_is_up_starts_one(models, home):
     runtime = LocalRuntime()
     runtime.apply([manifest_of(models(1), "one")])
+    started = pids(home)
+    runtime.apply([manifest_of(models(1), "one")])
+    assert len(started) == 1
+    assert pids(home) == started
     assert bring_up(runtime, manifest_of(models(1), "one"))["active"] == "one"
-    assert len(pids(home)) == 1
 
 
 def test_a_candidate_that_nobody_waits_for_is_ended(models, home):
