@@ -7,6 +7,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from longshore.errors import MissingExtra
+from longshore.extras import extra_of
+
 __all__ = ["load"]
 
 
@@ -20,9 +23,16 @@ def load(package: str, home: Mapping[str, str], name: str) -> Any:
 
     Raises:
         AttributeError: If it is none of them.
+        MissingExtra: If it needs a package that is not installed.
     """
     if name not in home:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home[name]), name)
+    try:
+        value = getattr(importlib.import_module(home[name]), name)
+    except ModuleNotFoundError as error:
+        extra = extra_of(error.name or "")
+        if extra is None:
+            raise
+        raise MissingExtra(f"{package}.{name}", error.name or "", extra) from error
     setattr(sys.modules[package], name, value)
     return value

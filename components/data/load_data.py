@@ -39,7 +39,7 @@ def load_data(
         StorageError: If there is nothing to read at the URI.
         DataError: If it is no table, has no rows, or has empty or repeated column names.
     """
-    from longshore.training.data import read_table, table_digest, write_table
+    from longshore.training import read_table, table_digest, write_table
 
     frame = read_table(
         data,

@@ -41,8 +41,7 @@ def split_data(
     Raises:
         DataError: If a named column is missing, or a class or group is too small to be divided.
     """
-    from longshore.training.data import read_dataset, write_table
-    from longshore.training.splitting import split
+    from longshore.training import read_dataset, split, write_table
 
     parts = split(
         read_dataset(dataset.path),

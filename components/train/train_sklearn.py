@@ -49,8 +49,7 @@ def train_sklearn(
     from longshore.artifacts import write_model
     from longshore.packaging import save_model
     from longshore.spec import ModelSource
-    from longshore.training.data import read_dataset
-    from longshore.training.fit import train_sklearn
+    from longshore.training import read_dataset, train_sklearn
 
     trained = train_sklearn(
         read_dataset(train.path),

@@ -36,9 +36,8 @@ def evaluate_model(
     from pathlib import Path
 
     from longshore.artifacts import read_model, write_classification
-    from longshore.training.data import read_dataset
-    from longshore.validation.report import report_html
-    from longshore.validation.stored import evaluate_stored
+    from longshore.training import read_dataset
+    from longshore.validation import evaluate_stored, report_html
 
     result = evaluate_stored(read_model(model), read_dataset(test.path), slices=slices)
     for name, value in result.metrics.items():

@@ -33,8 +33,8 @@ def validate_data(
     """
     from pathlib import Path
 
-    from longshore.training.data import read_dataset
-    from longshore.validation.schema import validate_table
+    from longshore.training import read_dataset
+    from longshore.validation import validate_table
 
     result = validate_table(read_dataset(dataset.path), target=target, schema_uri=schema)
     Path(report.path).write_text(result.to_html(), encoding="utf-8")

@@ -48,8 +48,8 @@ def validate_model(
 
     from longshore.artifacts import read_model
     from longshore.registry import Registry
-    from longshore.training.data import read_dataset
-    from longshore.validation.stored import judge_stored
+    from longshore.training import read_dataset
+    from longshore.validation import judge_stored
 
     result = judge_stored(
         read_model(model),

@@ -17,19 +17,20 @@ import click
 from longshore.cli.app import debug_option
 from longshore.cli.catalogue import json_option
 from longshore.cli.output import columns, echo_json
+from longshore.extras import EXTRAS
 
 __all__ = ["Check", "checks", "doctor"]
 
-_EXTRAS: Final = {
-    "train": ("training and validation", ("sklearn", "pandas", "pyarrow", "joblib", "pandera", "matplotlib")),
-    "registry": ("the model registry", ("mlflow", "sqlalchemy", "alembic")),
-    "serve": ("serving on this machine", ("fastapi", "uvicorn", "orjson", "prometheus_client")),
-    "monitor": ("monitoring and drift", ("scipy", "prometheus_client")),
-    "xgboost": ("XGBoost estimators", ("xgboost",)),
-    "lightgbm": ("LightGBM estimators", ("lightgbm",)),
-    "s3": ("s3:// storage", ("s3fs",)),
-    "gcs": ("gs:// storage", ("gcsfs",)),
-    "azure": ("abfs:// storage", ("adlfs",)),
+_FEATURES: Final = {
+    "train": "training and validation",
+    "registry": "the model registry",
+    "serve": "serving on this machine",
+    "monitor": "monitoring and drift",
+    "xgboost": "XGBoost estimators",
+    "lightgbm": "LightGBM estimators",
+    "s3": "s3:// storage",
+    "gcs": "gs:// storage",
+    "azure": "abfs:// storage",
 }
 _PROGRAMS: Final = (
     ("git", ("git",), "GitOps", "install git"),
@@ -63,8 +64,8 @@ def checks() -> Iterator[Check]:
     """Look for everything that longshore can use; nothing is imported and no network is asked."""
     yield _python()
     yield _kfp()
-    for extra, (feature, modules) in _EXTRAS.items():
-        yield _extra(extra, feature, modules)
+    for extra, modules in EXTRAS.items():
+        yield _extra(extra, _FEATURES[extra], modules)
     for name, programs, feature, remedy in _PROGRAMS:
         paths = (shutil.which(program) for program in programs)
         yield Check(name=name, feature=feature, found=next(filter(None, paths), None), remedy=remedy)
