@@ -85,7 +85,7 @@ class _Process:
         """Serve until told to retire."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, self._retired.set)
+            loop.add_signal_handler(signum, self._retire)
         await self._listen(self._private)
         listener = serve_control(control, functools.partial(self._control, loop))
         try:
@@ -118,7 +118,8 @@ class _Process:
                 raise LookupError("this revision does not serve the public port")
             return {"port": self._public.getsockname()[1]}, [self._public.fileno()]
         if request["do"] == "retire":
-            loop.call_soon_threadsafe(self._retired.set)
+            # answered once nothing is accepted here: whoever connects after that reaches the successor
+            asyncio.run_coroutine_threadsafe(self._retire_soon(), loop).result(timeout=10)
             return {}, ()
         raise ValueError(f"unknown request {request['do']!r}")
 
@@ -129,12 +130,19 @@ class _Process:
         if former is not None:
             former.should_exit = True
 
-    async def _drain(self) -> None:
-        """Accept no more, answer what has begun, and let clients close their connections before this end does."""
+    def _retire(self) -> None:
+        """Accept no more."""
         self._app.state.draining = True
         for listener in self._listeners:
             for server in listener.servers:
                 server.close()
+        self._retired.set()
+
+    async def _retire_soon(self) -> None:
+        self._retire()
+
+    async def _drain(self) -> None:
+        """Answer what has begun, and let clients close their connections before this end does."""
         started = time.monotonic()
         # uvicorn tells nobody when a connection ends, so its list is looked at now and then
         while self._connections():

@@ -19,6 +19,8 @@ from longshore.client import predict
 from longshore.deployment import deploy_model, rollback_service, undo_run
 from longshore.errors import ConfigError, DeployError
 from longshore.local import LocalRuntime, list_servers, log_path, stop
+from longshore.local.state import load
+from longshore.serving.control import ask
 from longshore.spec import Endpoint, Service
 from longshore.storage import copy_tree
 from longshore.targets.base import Ref
@@ -413,6 +415,20 @@ def test_a_server_that_is_killed_while_starting_is_told_by_its_signal(models, ho
     os.kill(pid, signal.SIGKILL)
     *_, last = runtime.observe([REF], deadline=time.monotonic() + 60)
     assert "ended before it was ready (killed by SIGKILL)" in revision_in(last[0]["status"], "one")["reason"]
+
+
+def test_one_that_was_told_to_retire_accepts_no_more_once_it_has_answered(models, home):
+    runtime = LocalRuntime()
+    url = revision_in(bring_up(runtime, manifest_of(models(1), "one")), "one")["url"]
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+    with socket.create_connection(address) as kept:
+        ask(load("penguins").control("one"), {"do": "retire"})
+        with socket.socket() as client:
+            assert client.connect_ex(address) != 0
+        kept.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n")
+        answered = kept.recv(4096).lower()
+    assert answered.startswith(b"http/1.1 200")
+    assert b"connection: close" in answered
 
 
 def test_applying_twice_before_the_server_is_up_starts_one(models, home):

@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 
 ESTIMATORS = [
     "sklearn.linear_model.LogisticRegression",
@@ -18,11 +21,12 @@ ESTIMATORS = [
 TRAIN = """
 import json, os, sys
 from pathlib import Path
+import pandas as pd
 from longshore.packaging import load_model, save_model
 from longshore.training import read_dataset, train_sklearn, write_table
 
 workspace = Path(os.environ["WORKSPACE"])
-table = load_penguins().assign(tagged=lambda f: f["sex"] == "male", day="2024-05-17", place=lambda f: f["island"])
+table = pd.read_csv(os.environ["PENGUINS"]).assign(tagged=lambda f: f["sex"] == "male", day="2024-05-17", place=lambda f: f["island"])
 table.loc[::2, "day"] = "2024-06-01T10:00:00Z"
 write_table(table, workspace / "table.parquet")
 frame = read_dataset(workspace / "table.parquet")
@@ -37,18 +41,15 @@ print(json.dumps(digests))
 """
 
 FULL_DISK = """
-import resource, signal, sys
+import os, resource, signal, sys
 from pathlib import Path
+import pandas as pd
 from longshore.errors import StorageError
 from longshore.packaging import save_model
 from longshore.training import train_sklearn, write_table
 
-
-def load_penguins():
-    return pd.read_csv(Path(__file__).parents[2] / "examples" / "data" / "penguins.csv")
-
-trained = train_sklearn(load_penguins(), target="species")
-table = load_penguins()
+trained = train_sklearn(pd.read_csv(os.environ["PENGUINS"]), target="species")
+table = pd.read_csv(os.environ["PENGUINS"])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for write in (
@@ -65,7 +66,7 @@ for write in (
 def run(code, *arguments, **env):
     done = subprocess.run(
         [sys.executable, "-W", "error::UserWarning", "-c", code, *arguments],
-        env={**os.environ, **env},
+        env={**os.environ, "PENGUINS": str(PENGUINS), **env},
         capture_output=True,
         text=True,
         timeout=120,
