@@ -26,7 +26,8 @@ from longshore.packaging import load_model, save_model
 from longshore.training import read_dataset, train_sklearn, write_table
 
 workspace = Path(os.environ["WORKSPACE"])
-table = pd.read_csv(os.environ["PENGUINS"]).assign(tagged=lambda f: f["sex"] == "male", day="2024-05-17", place=lambda f: f["island"])
+table = pd.read_csv(os.environ["PENGUINS"])
+table = table.assign(tagged=table["sex"] == "male", day="2024-05-17", place=table["island"])
 table.loc[::2, "day"] = "2024-06-01T10:00:00Z"
 write_table(table, workspace / "table.parquet")
 frame = read_dataset(workspace / "table.parquet")
