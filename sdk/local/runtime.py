@@ -14,9 +14,8 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from longshore.errors import ConfigError, DeployError
@@ -26,37 +25,10 @@ from longshore.local.state import Record, ServiceState
 from longshore.serving.control import ask
 from longshore.targets.base import Manifest, Ref
 
-__all__ = ["LocalRuntime", "ServerStatus", "deployed_by", "list_servers", "log_path", "stop"]
+__all__ = ["KIND", "LocalRuntime", "revision_status"]
 
-_KIND: Final = ("local.longshore.dev/v1alpha1", "ModelServer")
+KIND: Final = ("local.longshore.dev/v1alpha1", "ModelServer")
 _REMEMBERED: Final = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerStatus:
-    """One server process, for people.
-
-    Args:
-        name: The service.
-        state: ``serving``; ``ready`` without traffic; ``starting``, ``failed``, ``draining`` or ``stopped``.
-        url: Where clients ask it: the service's address if it serves, else its own.
-        revision: The revision.
-        model: Name of the model.
-        version: Its version in the registry.
-        pid: The process, None if there is none any more.
-        since: When it was started, ISO 8601 in UTC.
-        log: Its log.
-    """
-
-    name: str
-    state: str
-    url: str | None
-    revision: str
-    model: str
-    version: str | None
-    pid: int | None
-    since: str
-    log: Path
 
 
 class LocalRuntime:
@@ -75,7 +47,7 @@ class LocalRuntime:
 
     def get(self, ref: Ref) -> Manifest | None:
         """The object with its status as it is now."""
-        found = states.load(ref.name) if (ref.api_version, ref.kind) == _KIND else None
+        found = states.load(ref.name) if (ref.api_version, ref.kind) == KIND else None
         return None if found is None else _with_status(found)
 
     def observe(self, refs: Sequence[Ref], *, deadline: float) -> Iterator[Sequence[Manifest]]:
@@ -105,8 +77,8 @@ class LocalRuntime:
 
     def _apply(self, manifest: Manifest) -> Ref:
         ref = Ref.of(manifest)
-        if (ref.api_version, ref.kind) != _KIND:
-            raise ConfigError(f"{ref} cannot be made on this machine: the local runtime knows {_KIND[1]} only")
+        if (ref.api_version, ref.kind) != KIND:
+            raise ConfigError(f"{ref} cannot be made on this machine: the local runtime knows {KIND[1]} only")
         spec = manifest["spec"]
         revision = spec["revision"]
         known = states.load(ref.name)
@@ -234,14 +206,15 @@ def _with_log(current: ServiceState, revision: str, reason: str) -> str:
 
 
 def _with_status(current: ServiceState) -> Manifest:
-    revisions = [_revision_status(current, record) for record in current.records.values()]
+    revisions = [revision_status(current, record) for record in current.records.values()]
     serves = current.active is not None and current.alive(current.active)
     url = f"http://127.0.0.1:{current.port}" if current.port is not None and serves else None
     status = {"url": url, "active": current.active if serves else None, "revisions": revisions}
     return {**current.manifest, "status": status}
 
 
-def _revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
+def revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
+    """What the object's status says of a revision, as it is now."""
     state, reason = record.state, record.reason
     alive = current.alive(record.revision)
     if not alive and state not in ("failed", "starting"):
@@ -282,70 +255,3 @@ def _end_all(current: ServiceState) -> None:
             os.kill(current.records[revision].pid, signal.SIGTERM)
     for revision in alive:
         _end(current, revision)
-
-
-def list_servers() -> list[ServerStatus]:
-    """The server processes on this machine, and the services that should have one and do not."""
-    found = []
-    for name in states.names():
-        current = states.load(name)
-        if current is None:
-            continue
-        for record in current.records.values():
-            status = _revision_status(current, record)
-            serves = record.revision == current.active
-            if not serves and (status["pid"] is None or status["state"] == "failed"):
-                continue
-            model = record.manifest["spec"]["model"]
-            found.append(
-                ServerStatus(
-                    name=name,
-                    state="serving" if serves and status["state"] == "ready" else status["state"],
-                    url=f"http://127.0.0.1:{current.port}" if serves and status["url"] else status["url"],
-                    revision=record.revision,
-                    model=model["name"],
-                    version=model["version"],
-                    pid=status["pid"],
-                    since=record.since,
-                    log=current.path(record.revision, "log"),
-                )
-            )
-    return found
-
-
-def deployed_by(run: str) -> list[Ref]:
-    """The services whose active revision a pipeline run brought up."""
-    found = [current for name in states.names() if (current := states.load(name)) is not None]
-    return [
-        Ref(*_KIND, current.name)
-        for current in found
-        if current.active is not None and current.records[current.active].run == run
-    ]
-
-
-def stop(name: str) -> None:
-    """End a service on this machine and forget it.
-
-    Raises:
-        ConfigError: If there is none of that name.
-    """
-    if states.load(name) is None:
-        known = ", ".join(states.names()) or "none"
-        raise ConfigError(f"no server {name!r} runs on this machine; there is {known}")
-    with states.deploy_lock(name):
-        LocalRuntime().delete([Ref(*_KIND, name)])
-
-
-def log_path(name: str, revision: str | None = None) -> Path:
-    """The log of a service's revision, by default of the one that serves, else of the latest.
-
-    Raises:
-        ConfigError: If there is no such service or revision.
-    """
-    current = states.load(name)
-    if current is None:
-        raise ConfigError(f"no server {name!r} runs on this machine; there is {', '.join(states.names()) or 'none'}")
-    chosen = revision or current.active or current.manifest["spec"]["revision"]
-    if chosen not in current.records:
-        raise ConfigError(f"{name} has no revision {chosen!r}; there is {', '.join(current.records)}")
-    return current.path(chosen, "log")
