@@ -6,7 +6,7 @@ longshore=.venv/bin/longshore
 
 stop() {
     if [ -n "${KEEP:-}" ]; then
-        echo "The server stays up. End it with: $longshore local stop penguins"
+        echo "The server stays up. End it with: $longshore local stop"
     else
         "$longshore" local stop penguins >/dev/null 2>&1 || true
         echo "The server has been stopped. KEEP=1 make demo leaves it up."

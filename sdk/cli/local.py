@@ -51,12 +51,12 @@ def _row(server: Any) -> tuple[str, ...]:
 @click.option("--all", "every", is_flag=True, help="Stop all of them.")
 @debug_option
 def stop(name: str | None, every: bool) -> None:
-    """Stop the server NAME and forget it."""
+    """Stop the server NAME and forget it; NAME may be left out if there is only one."""
     from longshore import local as servers
 
-    if (name is None) != every:
-        raise click.UsageError("give the NAME of a server, or --all")
-    for each in _names() if name is None else [_known(name)]:
+    if name is not None and every:
+        raise click.UsageError("give the NAME of a server, or --all, not both")
+    for each in _names() if every else [_only() if name is None else _known(name)]:
         servers.stop(each)
         click.echo(f"{each} stopped")
 
@@ -84,12 +84,8 @@ def logs(name: str | None, follow: bool, lines: int) -> None:
     """Show the last lines that the server NAME has written; NAME may be left out if there is only one."""
     from longshore.local import log_path
 
-    if name is None:
-        names = _names()
-        if len(names) != 1:
-            raise ConfigError("say which server: " + (f"there is {', '.join(names)}" if names else "there is none"))
-        name = names[0]
-    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log_path(_known(name)))]
+    name = _only() if name is None else _known(name)
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log_path(name))]
     os.execvp("tail", command)  # noqa: S606, S607 - every POSIX system has it, and it knows how to wait for a file
 
 
@@ -97,6 +93,13 @@ def _names() -> list[str]:
     from longshore.local import list_servers
 
     return sorted({server.name for server in list_servers()})
+
+
+def _only() -> str:
+    names = _names()
+    if len(names) != 1:
+        raise ConfigError("say which server: " + (f"there is {', '.join(names)}" if names else "there is none"))
+    return names[0]
 
 
 def _known(name: str) -> str:

@@ -75,6 +75,18 @@ def test_stop_ends_one_or_all(servers, words, stopped, capsys) -> None:
     assert capsys.readouterr().out.splitlines() == [f"{name} stopped" for name in stopped]
 
 
+def test_stop_without_a_name_ends_the_only_one(servers, capsys) -> None:
+    assert app.run(["local", "stop"]) == 2
+    assert "say which server: there is houses, penguins" in capsys.readouterr().err
+    assert servers.stopped == []
+    servers.known = servers.known[:1]
+    assert app.run(["local", "stop"]) == 0
+    assert servers.stopped == ["penguins"]
+    servers.known = []
+    assert app.run(["local", "stop"]) == 2
+    assert "there is none" in capsys.readouterr().err
+
+
 def test_stop_all_without_servers_is_no_error(servers) -> None:
     servers.known = []
     assert app.run(["local", "stop", "--all"]) == 0
