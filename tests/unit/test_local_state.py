@@ -6,8 +6,9 @@ import threading
 import pytest
 
 from longshore.errors import DeployError, InvalidValue
+from longshore.local import LocalRuntime, deployed_by, list_servers, log_path, stop
 from longshore.local import state as states
-from longshore.local.runtime import LocalRuntime, _pruned, deployed_by, list_servers, log_path, stop
+from longshore.local.runtime import _pruned
 from longshore.local.state import Record, ServiceState
 from longshore.targets.base import Ref
 
