@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from longshore import client
 from longshore.errors import ConfigError, DeployError, InvalidValue
-from longshore.release import Deployment, Probe, current_release, deploy, previous_release
+from longshore.release import Deployment, Probe, current_release, deploy, previous_release, release_in
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
 from longshore.targets.base import Ref, Runtime, Target
@@ -126,13 +126,14 @@ def undo_run(run: str) -> None:
     Raises:
         DeployError: If what served before does not come up.
     """
-    from longshore.local import LocalRuntime, deployed_by
+    from longshore.local import LocalRuntime, before_run, deployed_by
 
     runtime = LocalRuntime()
     for ref in deployed_by(run):
-        undone, earlier = current_release(ref, runtime), previous_release(ref, runtime)
+        undone, before = current_release(ref, runtime), before_run(ref, run)
+        earlier = None if before is None else release_in(before)
         if earlier is not None:
-            rollback_service(ref.name)
+            deploy_model(earlier.model, earlier.service, tracking_uri=_registry_of(earlier.service))
             continue
         with runtime.lock(ref):
             runtime.delete([ref])

@@ -16,7 +16,7 @@ from longshore.errors import DeployError, LongshoreError
 from longshore.spec import Endpoint, HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic, to_plain
 from longshore.targets.base import Manifest, Ref, Runtime, Target
 
-__all__ = ["Deployment", "Probe", "Recorder", "current_release", "deploy", "previous_release"]
+__all__ = ["Deployment", "Probe", "Recorder", "current_release", "deploy", "previous_release", "release_in"]
 
 RELEASE_ANNOTATION: Final = "longshore.dev/release"
 PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
@@ -121,8 +121,11 @@ def previous_release(service: Ref, runtime: Runtime) -> Release | None:
 
 def _annotated(service: Ref, runtime: Runtime, annotation: str) -> Release | None:
     manifest = runtime.get(service)
-    if manifest is None:
-        return None
+    return None if manifest is None else release_in(manifest, annotation)
+
+
+def release_in(manifest: Manifest, annotation: str = RELEASE_ANNOTATION) -> Release | None:
+    """The release that an object was made for, None if no engine made it."""
     text = (manifest["metadata"].get("annotations") or {}).get(annotation)
     return None if text is None else _release_from(json.loads(text))
 

@@ -101,6 +101,11 @@ class LocalRuntime:
         return ref
 
     def _start(self, current: ServiceState, revision: str) -> ServiceState:
+        run = os.environ.get("LONGSHORE_RUN")
+        if run is not None and run != current.run:
+            # noted once a run: what it deploys later in its course is not what served before it
+            serves = None if current.active is None else current.records[current.active].manifest
+            current = replace(current, run=run, before=serves)
         child = Child(current, revision)
         self._starting[current.name, revision] = child
         record = Record(
@@ -109,7 +114,7 @@ class LocalRuntime:
             state="starting",
             pid=child.pid,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
-            run=os.environ.get("LONGSHORE_RUN"),
+            run=run,
         )
         # a process that is started anew does not have the public socket of the one that died
         active = None if current.active == revision else current.active

@@ -8,9 +8,9 @@ from pathlib import Path
 from longshore.errors import ConfigError
 from longshore.local import state as states
 from longshore.local.runtime import KIND, LocalRuntime, revision_status
-from longshore.targets.base import Ref
+from longshore.targets.base import Manifest, Ref
 
-__all__ = ["ServerStatus", "deployed_by", "list_servers", "log_path", "stop"]
+__all__ = ["ServerStatus", "before_run", "deployed_by", "list_servers", "log_path", "stop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,12 @@ def deployed_by(run: str) -> list[Ref]:
         for current in found
         if current.active is not None and current.records[current.active].run == run
     ]
+
+
+def before_run(ref: Ref, run: str) -> Manifest | None:
+    """The object that served before a pipeline run first deployed to its service, None if nothing did."""
+    current = states.load(ref.name)
+    return None if current is None or current.run != run else current.before
 
 
 def stop(name: str) -> None:

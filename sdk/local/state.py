@@ -66,6 +66,8 @@ class ServiceState:
         port: The public port, once there was one.
         active: The revision that serves it.
         records: Revisions by name.
+        run: The pipeline run that last started a revision, None if none ever did.
+        before: The object that served when that run began with this service, None if nothing did.
     """
 
     name: str
@@ -73,6 +75,8 @@ class ServiceState:
     port: int | None = None
     active: str | None = None
     records: dict[str, Record] = field(default_factory=dict)
+    run: str | None = None
+    before: Manifest | None = None
 
     def with_record(self, revision: str, **changes: Any) -> ServiceState:
         """The state with one record changed."""

@@ -334,6 +334,16 @@ def test_what_a_run_deployed_can_be_undone(models, monkeypatch, home):
     assert {server.name for server in list_servers()} == {"penguins"}
 
 
+def test_a_run_that_deployed_twice_is_undone_to_what_served_before_it(models, monkeypatch):
+    deploy_model(models(1), SERVICE)
+    monkeypatch.setenv("LONGSHORE_RUN", "run-2")
+    deploy_model(models(2), SERVICE)
+    done = deploy_model(models(3), SERVICE)
+    monkeypatch.delenv("LONGSHORE_RUN")
+    undo_run("run-2")
+    assert answer(done.endpoint) == 1.0
+
+
 def test_a_model_elsewhere_is_refused(models):
     with pytest.raises(DeployError, match="package the model into a local repository"):
         deploy_model(replace(models(1), uri=copy_tree(Path(models(1).uri), "memory://bucket/model")), SERVICE)
