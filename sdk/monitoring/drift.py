@@ -89,13 +89,13 @@ class DriftReport:
 
     def to_html(self) -> str:
         """A self-contained page for people."""
-        from longshore.monitoring.page import drift_html
+        from longshore.monitoring.drift_page import drift_html
 
         return drift_html(self)
 
     def to_markdown(self) -> str:
         """The same as Markdown: the verdict and a table."""
-        from longshore.monitoring.page import drift_markdown
+        from longshore.monitoring.drift_page import drift_markdown
 
         return drift_markdown(self)
 

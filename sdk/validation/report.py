@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from longshore.page import Cell, bar, escape, note_list, page, section, table, tiles
 from longshore.validation.charts import COLOURS, calibration_chart, histogram_chart, roc_chart, scatter_chart
 from longshore.validation.curves import Calibration, RocCurve
 from longshore.validation.evaluate import Confusion, Evaluation, SliceScore
 from longshore.validation.metrics import METRICS
-from longshore.validation.page import Cell, bar, escape, note_list, page, section, table, tiles
 
 __all__ = ["report_html"]
 

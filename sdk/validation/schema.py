@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pandas as pd
 
-from longshore import storage
+from longshore import page, storage
 from longshore.errors import ConfigError, DataError, MissingExtra
 from longshore.training.columns import column_kind, infer_task, require_column
-from longshore.validation import page
 
 if TYPE_CHECKING:
     import pandera.pandas as pa

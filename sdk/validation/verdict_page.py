@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from longshore.validation.page import badge, note_list, page, section, table
+from longshore.page import badge, note_list, page, section, table
 
 if TYPE_CHECKING:
     from longshore.validation.gate import Comparison, Verdict

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from longshore.validation import page
+from longshore import page
 from longshore.validation.evaluate import evaluate_predictions
 from longshore.validation.gate import Check, Comparison, Verdict, judge
 from longshore.validation.predictions import classification, regression

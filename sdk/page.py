@@ -47,6 +47,9 @@ td{overflow-wrap:anywhere;max-width:44ch}
 .matrix tbody th{text-align:right;max-width:22ch;overflow-wrap:anywhere}
 .bar{display:inline-block;width:120px;height:9px;background:#eef1f4;border-radius:2px;overflow:hidden}
 .bar i{display:block;height:100%;background:#2f6db3}
+.bar.pale i{background:#9fb3c8}
+details{margin-top:14px}
+summary{cursor:pointer;font-weight:600;overflow-wrap:anywhere}
 .badge{display:inline-block;padding:1px 9px;border-radius:10px;font-size:12.5px;font-weight:600}
 .good{color:#12653a;background:#e3f4ea}
 .bad{color:#9b2318;background:#fce9e7}
@@ -112,10 +115,10 @@ def tiles(values: Sequence[tuple[str, str]], *, main: str | None = None) -> str:
     return f'<div class="tiles">{cells}</div>'
 
 
-def bar(share: float) -> str:
-    """A small horizontal bar; ``share`` is cut to the range from 0 to 1."""
+def bar(share: float, *, pale: bool = False) -> str:
+    """A small horizontal bar; ``share`` is cut to the range from 0 to 1. A pale one is there to compare with."""
     percent = 100.0 * min(1.0, max(0.0, share))
-    return f'<span class="bar"><i style="width:{percent:.1f}%"></i></span>'
+    return f'<span class="bar{" pale" if pale else ""}"><i style="width:{percent:.1f}%"></i></span>'
 
 
 def badge(text: str, kind: str) -> str:
