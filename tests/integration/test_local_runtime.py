@@ -266,7 +266,8 @@ def test_stop_leaves_no_process_and_no_file(models, home):
 def test_term_lets_requests_finish(models, home):
     endpoint = deploy_model(models(1), SERVICE).endpoint
     (server,) = list_servers()
-    with Clients(endpoint.url, count=2) as clients:
+    # one that keeps its connection: a new one may wait in the queue of a socket that nobody takes over
+    with Clients(endpoint.url, count=1) as clients:
         while len(clients.answers) < 20:
             assert not clients.failures
         os.kill(server.pid, signal.SIGTERM)
