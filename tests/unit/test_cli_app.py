@@ -61,7 +61,6 @@ def test_debug_shows_the_traceback(failing, words, capsys) -> None:
         (["run", "train_and_deploy", "--local", "--no-wait"], "go with --host"),
         (["run", "train_and_deploy", "--host", "http://x", "--verbose"], "goes with --local"),
         (["run", "train_and_deploy", "--host", "http://x", "--timeout-seconds", "3"], "goes with --wait"),
-        (["local", "stop"], "--all"),
         (["local", "stop", "a", "--all"], "--all"),
         (["compile", "train_and_deploy"], "Missing option '-o'"),
     ],
