@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from longshore import client
 from longshore.errors import ConfigError, DeployError, InvalidValue
-from longshore.release import Deployment, Probe, current_release, deploy, previous_release, release_in
+from longshore.release import Deployment, Probe, Recorder, current_release, deploy, previous_release, release_in
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
 from longshore.targets.base import Ref, Runtime, Target
@@ -145,7 +144,7 @@ def _registry_of(service: Service) -> str | None:
     return service.annotations.get(REGISTRY_ANNOTATION)
 
 
-def _recorder(model: ModelSource, tracking_uri: str | None) -> Any:
+def _recorder(model: ModelSource, tracking_uri: str | None) -> Recorder | None:
     if model.version is None:
         return None
     from longshore.registry import RegistryRecorder
@@ -153,18 +152,16 @@ def _recorder(model: ModelSource, tracking_uri: str | None) -> Any:
     return RegistryRecorder(tracking_uri)
 
 
-@contextmanager
-def _card(model: ModelSource) -> Iterator[tuple[ModelCard, Path]]:
+def _card(model: ModelSource) -> ModelCard:
     from longshore.packaging import read_card
 
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
-        directory = fetch_directory(model.uri, Path(scratch))
-        yield read_card(directory), directory
+        return read_card(fetch_directory(model.uri, Path(scratch)))
 
 
 def _smoke_test(model: ModelSource) -> Probe:
-    with _card(model) as (card, _):
-        rows, classes = card.example, card.signature.classes
+    card = _card(model)
+    rows, classes = card.example, card.signature.classes
 
     def ask(endpoint: Endpoint) -> None:
         client.probe(endpoint, rows, classes)
@@ -187,13 +184,11 @@ def replay_table(
     Raises:
         DeployError: If a request failed or an answer cannot come from the model.
     """
-    from longshore.packaging import conform, frame_to_rows
-    from longshore.training.data import read_dataset
+    from longshore.packaging import frame_to_rows
+    from longshore.training import read_dataset
 
-    with _card(model) as (card, _):
-        signature = card.signature
-    frame = conform(signature, read_dataset(table).head(batch_size * max_requests))
-    rows: Sequence[dict[str, Any]] = frame_to_rows(signature, frame)
+    signature = _card(model).signature
+    rows = frame_to_rows(signature, read_dataset(table).head(batch_size * max_requests))
     report = client.replay(endpoint, rows, signature.classes, batch_size=batch_size)
     if report.failed:
         raise DeployError(f"{report.failed} of {report.requests} requests failed; the first: {report.first_error}")
@@ -209,9 +204,7 @@ def observe_endpoint(endpoint: Endpoint, model: ModelSource) -> tuple[ServingSta
     """
     from longshore.monitoring import assess, bin_counts, read_metrics, summarise
 
-    with _card(model) as (card, _):
-        baseline = card.baseline
     url = (endpoint.revision_url or endpoint.url).rstrip("/")
     samples = read_metrics(f"{url}/metrics")
     stats = summarise(samples, revision=endpoint.revision)
-    return stats, assess(baseline, bin_counts(samples, revision=endpoint.revision))
+    return stats, assess(_card(model).baseline, bin_counts(samples, revision=endpoint.revision))
