@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from longshore.components import deploy_local, evaluate_model, load_data, split_data, train_sklearn
+from longshore.components import deploy_model, evaluate_model, load_data, split_data, train_sklearn
 
 
 @dsl.pipeline(name="penguins")
@@ -16,10 +16,10 @@ def penguins(data: str = "examples/data/penguins.csv", target: str = "species"):
         parameters={"n_estimators": 50},
     )
     evaluate_model(model=trained.outputs["model"], test=parts.outputs["test"])
-    deploy_local(model=trained.outputs["model"], name="penguins")
+    deploy_model(model=trained.outputs["model"], name="penguins")
 
 
 if __name__ == "__main__":
     from longshore.runner import run_pipeline
 
-    print(run_pipeline(penguins, {}).step("deploy-local").outputs["url"])
+    print(run_pipeline(penguins, {}).step("deploy-model").outputs["url"])

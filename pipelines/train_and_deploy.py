@@ -6,7 +6,7 @@ from kfp import dsl
 
 from longshore.components.data.load_data import load_data
 from longshore.components.data.split_data import split_data
-from longshore.components.deploy.deploy_local import deploy_local
+from longshore.components.deploy.deploy_model import deploy_model
 from longshore.components.deploy.predict_endpoint import predict_endpoint
 from longshore.components.monitor.monitor_endpoint import monitor_endpoint
 from longshore.components.package.package_model import package_model
@@ -38,8 +38,17 @@ def train_and_deploy(
     min_gain: float = 0.0,
     registry: Optional[str] = None,
     repository: Optional[str] = None,
+    platform: str = "local",
+    namespace: Optional[str] = None,
+    replicas: int = 1,
+    cpu: Optional[str] = None,
+    memory: Optional[str] = None,
     port: Optional[int] = None,
     framework: str = "fastapi",
+    secrets: Optional[List[str]] = None,
+    service_account: Optional[str] = None,
+    server_image: Optional[str] = None,
+    deploy_timeout_seconds: int = 600,
 ):
     """Train on a table and serve the model if it passes its thresholds and is not worse than the champion.
 
@@ -63,8 +72,17 @@ def train_and_deploy(
         min_gain: Margin for that rule.
         registry: MLflow tracking URI.
         repository: Path or URI where packaged models are kept.
+        platform: Where the model is served: ``local``, on this machine, or ``rest``, on Kubernetes.
+        namespace: Kubernetes namespace of the service; by default that of the pipeline.
+        replicas: Number of pods that serve.
+        cpu: CPU that each requests.
+        memory: Memory that each requests and is limited to.
         port: Port of the service.
         framework: Web framework of the server.
+        secrets: Kubernetes Secrets with the credentials that the server needs to read the model.
+        service_account: Kubernetes service account of the serving pods.
+        server_image: Container image of the server.
+        deploy_timeout_seconds: For the model to be up.
     """
     loaded = load_data(data=data)
     checked = validate_data(dataset=loaded.outputs["dataset"], target=target, schema=schema)
@@ -103,8 +121,21 @@ def train_and_deploy(
             model=trained.outputs["model"], metrics=scored.outputs["metrics"], name=name, registry=registry
         )
         packaged = package_model(model=registered.outputs["registered"], repository=repository)
-        served = deploy_local(
-            model=packaged.outputs["packaged"], name=name, port=port, framework=framework, registry=registry
+        served = deploy_model(
+            model=packaged.outputs["packaged"],
+            name=name,
+            platform=platform,
+            namespace=namespace,
+            replicas=replicas,
+            cpu=cpu,
+            memory=memory,
+            port=port,
+            framework=framework,
+            secrets=secrets,
+            service_account=service_account,
+            image=server_image,
+            registry=registry,
+            timeout_seconds=deploy_timeout_seconds,
         )
         sent = predict_endpoint(
             endpoint=served.outputs["endpoint"],

@@ -15,18 +15,37 @@ from typing import TYPE_CHECKING, Final
 
 from longshore import client
 from longshore.errors import ConfigError, DeployError, InvalidValue
-from longshore.release import Deployment, Probe, Recorder, current_release, deploy, previous_release, release_in
+from longshore.release import (
+    PATIENCE_SECONDS,
+    Deployment,
+    Probe,
+    Recorder,
+    current_release,
+    deploy,
+    previous_release,
+    release_in,
+)
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
 from longshore.targets.base import Ref, Runtime, Target
 
 if TYPE_CHECKING:
+    from longshore.cluster import Session
     from longshore.monitoring import DriftReport, ServingStats
     from longshore.packaging import ModelCard
 
-__all__ = ["PLATFORMS", "deploy_model", "observe_endpoint", "replay_table", "rollback_service", "undo_run"]
+__all__ = [
+    "PLATFORMS",
+    "default_namespace",
+    "delete_service",
+    "deploy_model",
+    "observe_endpoint",
+    "replay_table",
+    "rollback_service",
+    "undo_run",
+]
 
-PLATFORMS: Final = ("local",)
+PLATFORMS: Final = ("local", "rest")
 
 REGISTRY_ANNOTATION: Final = "longshore.dev/registry"
 """Where a service's deployments are recorded, if not in the registry of this machine: a rollback needs it."""
@@ -34,18 +53,55 @@ REGISTRY_ANNOTATION: Final = "longshore.dev/registry"
 _log = logging.getLogger(__name__)
 
 
-def _platform(name: str) -> tuple[Target, Runtime]:
-    if name not in PLATFORMS:
-        raise InvalidValue("platform", name, f"use one of {', '.join(PLATFORMS)}")
+def _target(platform: str) -> Target:
+    if platform == "local":
+        from longshore.targets.local import LocalTarget
+
+        return LocalTarget()
+    if platform == "rest":
+        from longshore.targets.rest import RestTarget
+
+        return RestTarget()
+    raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
+
+
+def _runtime(platform: str, session: Session | None) -> Runtime:
+    if platform != "local":
+        from longshore.cluster import ClusterRuntime
+
+        return ClusterRuntime(session)
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         raise ConfigError(
             "the platform 'local' starts a server on this machine, and in a pod that server would end with the step: "
-            "run the pipeline with 'longshore run --local'"
+            "run the pipeline with 'longshore run --local', or choose the platform 'rest'"
         )
     from longshore.local import LocalRuntime
-    from longshore.targets.local import LocalTarget
 
-    return LocalTarget(), LocalRuntime()
+    return LocalRuntime()
+
+
+def default_namespace(platform: str, session: Session | None = None) -> str:
+    """The namespace that a service goes to where none is given: that of this pod, or of the kubeconfig's context."""
+    if platform == "local":
+        return "default"
+    from longshore.cluster import Session
+
+    return (session or Session.default()).namespace
+
+
+def _as_deployed(service: Service, platform: str) -> Service:
+    """The service with what a rollback must find again, whatever the defaults are by then."""
+    if platform == "rest" and service.image is None:
+        from longshore.targets.rest import SERVER_IMAGE
+
+        return replace(service, image=SERVER_IMAGE)
+    return service
+
+
+def _identity(name: str, namespace: str) -> Release:
+    """Some release of a service: for the identity of the platform's objects."""
+    model = ModelSource(uri="any://model", format="any", name="any")
+    return Release(service=Service(name=name, namespace=namespace), model=model)
 
 
 def deploy_model(
@@ -53,8 +109,10 @@ def deploy_model(
     service: Service,
     *,
     platform: str = "local",
+    session: Session | None = None,
     tracking_uri: str | None = None,
     timeout_seconds: float = 120,
+    patience_seconds: float = PATIENCE_SECONDS,
     on_progress: Callable[[str], None] = _log.info,
 ) -> Deployment:
     """Serve a model, smoke-tested with its own example rows and recorded in the registry.
@@ -63,24 +121,31 @@ def deploy_model(
         model: The model; one with a version is recorded in the registry under its name.
         service: The endpoint that shall serve it.
         platform: One of :data:`PLATFORMS`.
+        session: The cluster; None is the one at hand. The platform ``local`` has none.
         tracking_uri: The registry; None is the one of this machine.
         timeout_seconds: For each wait until the revision is ready.
+        patience_seconds: For what stalls the revision from outside to end.
         on_progress: Called with a sentence whenever something new is known.
 
     Raises:
         ConfigError: If the request cannot be carried out as written.
+        ClusterError: If the cluster refuses or cannot be reached.
         DeployError: If the model did not come up or did not answer well; says what serves instead.
     """
-    target, runtime = _platform(platform)
+    target = _target(platform)
     if tracking_uri is not None:
         service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
+    release = Release(service=_as_deployed(service, platform), model=model)
+    # what the platform cannot do is told before anything is asked of it
+    target.render(release)
     return deploy(
-        Release(service=service, model=model),
+        release,
         target=target,
-        runtime=runtime,
+        runtime=_runtime(platform, session),
         probe=_smoke_test(model),
         recorder=_recorder(model, tracking_uri),
         timeout_seconds=timeout_seconds,
+        patience_seconds=patience_seconds,
         on_progress=on_progress,
     )
 
@@ -89,6 +154,8 @@ def rollback_service(
     name: str,
     *,
     platform: str = "local",
+    namespace: str | None = None,
+    session: Session | None = None,
     tracking_uri: str | None = None,
     timeout_seconds: float = 120,
     on_progress: Callable[[str], None] = _log.info,
@@ -99,21 +166,31 @@ def rollback_service(
         ConfigError: If there is nothing to go back to.
         DeployError: If the earlier release does not come up; the current one then still serves.
     """
-    target, runtime = _platform(platform)
-    # only its identity is used: the kind and the name of the platform's object
-    some = Release(service=Service(name=name), model=ModelSource(uri="any", format="any", name="any"))
-    ref = Ref.of(target.render(some)[0])
-    earlier = previous_release(ref, runtime)
+    place = namespace or default_namespace(platform, session)
+    ref = Ref.of(_target(platform).render(_identity(name, place))[0])
+    earlier = previous_release(ref, _runtime(platform, session))
     if earlier is None:
         raise ConfigError(f"{ref} has no earlier release to go back to")
     return deploy_model(
         earlier.model,
         earlier.service,
         platform=platform,
+        session=session,
         tracking_uri=tracking_uri or _registry_of(earlier.service),
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
+
+
+def delete_service(
+    name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
+) -> None:
+    """Serve a service's models no more, and remove all that was applied for it. What is gone already is no error."""
+    place = namespace or default_namespace(platform, session)
+    refs = [Ref.of(manifest) for manifest in _target(platform).render(_identity(name, place))]
+    runtime = _runtime(platform, session)
+    with runtime.lock(refs[0]):
+        runtime.delete(refs)
 
 
 def undo_run(run: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "ClusterError",
     "ConfigError",
     "DataError",
     "DeployError",
@@ -135,3 +136,20 @@ class DeployError(LongshoreError):
     def __init__(self, message: str, restored: str | None = None) -> None:
         self.restored = restored
         super().__init__(message)
+
+
+class ClusterError(LongshoreError):
+    """A Kubernetes cluster refused a request, could not be reached or lacks what a request takes.
+
+    Args:
+        message: What failed, on which object, why, and what to do.
+        reason: One word for programs: Kubernetes' own reason, such as ``Forbidden``, ``Conflict``, ``Invalid`` or
+            ``NotFound``, or ``Unreachable`` or ``NotInstalled``.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[ClusterError], tuple[str, str]]:
+        return type(self), (str(self), self.reason)

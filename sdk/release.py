@@ -14,13 +14,24 @@ from typing import Any, Final, Protocol
 
 from longshore.errors import DeployError, LongshoreError
 from longshore.spec import Endpoint, HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic, to_plain
-from longshore.targets.base import Manifest, Ref, Runtime, Target
+from longshore.targets.base import MANAGED_BY, Manifest, Ref, Runtime, Target
 
-__all__ = ["Deployment", "Probe", "Recorder", "current_release", "deploy", "previous_release", "release_in"]
+__all__ = [
+    "PATIENCE_SECONDS",
+    "Deployment",
+    "Probe",
+    "Recorder",
+    "current_release",
+    "deploy",
+    "previous_release",
+    "release_in",
+]
 
 RELEASE_ANNOTATION: Final = "longshore.dev/release"
 PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
-MANAGED_BY: Final = {"app.kubernetes.io/managed-by": "longshore"}
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a release may wait for what it does not bring itself, unless the user says otherwise."""
 
 Probe = Callable[[Endpoint], None]
 """Asks an endpoint and raises :class:`~longshore.errors.LongshoreError` if the answer is not good."""
@@ -63,6 +74,7 @@ def deploy(
     probe: Probe | None = None,
     recorder: Recorder | None = None,
     timeout_seconds: float = 600,
+    patience_seconds: float = PATIENCE_SECONDS,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Deployment:
     """Serve ``release`` and return once its very revision has answered.
@@ -78,6 +90,8 @@ def deploy(
         probe: Called with the endpoint, first at the revision's own address where there is one.
         recorder: Told the outcome.
         timeout_seconds: For each wait until the revision is ready.
+        patience_seconds: How long a stalled revision may wait for what the release does not bring, such as a node
+            that a cluster adds on demand.
         on_progress: Called with a sentence whenever something new is known.
 
     Returns:
@@ -91,7 +105,7 @@ def deploy(
     refs = [Ref.of(manifest) for manifest in target.render(release)]
     with runtime.lock(refs[0]):
         previous = current_release(refs[0], runtime)
-        attempt = _Attempt(target, runtime, previous, timeout_seconds, on_progress)
+        attempt = _Attempt(target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
         try:
             endpoint = attempt.run(release, probe)
         except BaseException as error:
@@ -138,6 +152,7 @@ class _Attempt:
     runtime: Runtime
     previous: Release | None
     timeout_seconds: float
+    patience_seconds: float
     on_progress: Callable[[str], None]
 
     def run(self, release: Release, probe: Probe | None) -> Endpoint:
@@ -145,24 +160,32 @@ class _Attempt:
         serves_already = self.previous is not None and self.previous.revision == release.revision
         if self.target.previews and release.traffic.percent > 0 and not serves_already:
             candidate = self.bring_up(replace(release, traffic=Traffic(percent=0)))
-            if probe is not None:
-                probe(replace(candidate, url=candidate.revision_url or candidate.url))
+            self._probe(probe, replace(candidate, url=candidate.revision_url or candidate.url))
         endpoint = self.bring_up(release)
-        if probe is not None:
-            probe(endpoint)
+        self._probe(probe, endpoint)
         return endpoint
+
+    def _probe(self, probe: Probe | None, endpoint: Endpoint) -> None:
+        if probe is not None:
+            with self.runtime.reach(endpoint) as reachable:
+                probe(reachable)
 
     def bring_up(self, release: Release) -> Endpoint:
         """Apply and wait; raises DeployError with the platform's reason."""
         manifests = [_marked(m, release, self._replaces(release)) for m in self.target.render(release)]
         refs = self.runtime.apply(manifests)
-        last = "nothing was observed yet"
-        for observed in self.runtime.observe(refs, deadline=time.monotonic() + self.timeout_seconds):
+        last, stalled_since = "nothing was observed yet", None
+        deadline = time.monotonic() + self.timeout_seconds
+        for observed in self.runtime.observe(refs, also=self.target.children(release), deadline=deadline):
             health = self.target.health(release, observed)
             if health.state is HealthState.READY:
                 return self.target.endpoint(release, observed)
             if health.state is HealthState.FAILED:
                 raise DeployError(health.why)
+            now = time.monotonic()
+            stalled_since = (stalled_since or now) if health.state is HealthState.STALLED else None
+            if stalled_since is not None and now - stalled_since >= self.patience_seconds:
+                raise DeployError(f"{health.why} (nothing changed for {self.patience_seconds:g} s)")
             if health.why != last:
                 last = health.why
                 self.on_progress(f"{release.revision}: {last}")

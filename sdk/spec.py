@@ -10,7 +10,7 @@ import enum
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -37,6 +37,11 @@ _LABEL_VALUE: Final = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
 _QUANTITY: Final = re.compile(r"(\d+(\.\d+)?|\.\d+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|[eE][-+]?\d+)?")
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_IMAGE: Final = re.compile(
+    r"([A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:\d+)?/)?"
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]*")
 
 FRAMEWORKS: Final = ("fastapi",)
@@ -64,6 +69,20 @@ def check_service_name(field_name: str, value: str, *, max_length: int = 63) -> 
     check_dns_label(field_name, value, max_length=max_length)
     if not _LABEL_1035.fullmatch(value):
         raise InvalidValue(field_name, value, "start with a letter: it names a Kubernetes Service (RFC 1035 label)")
+
+
+def check_subdomain(field_name: str, value: str) -> None:
+    """Refuse what Kubernetes would refuse as the name of a Secret or service account (RFC 1123 subdomain)."""
+    if not isinstance(value, str) or len(value) > 253 or not all(_LABEL.fullmatch(part) for part in value.split(".")):
+        raise InvalidValue(
+            field_name, value, "use lower-case letters, digits, hyphens and dots, at most 253 (RFC 1123 subdomain)"
+        )
+
+
+def check_image(field_name: str, value: str) -> None:
+    """Refuse what is no image reference, such as ``registry.example/team/server:1.0``."""
+    if not isinstance(value, str) or len(value) > 512 or not _IMAGE.fullmatch(value):
+        raise InvalidValue(field_name, value, "use an image reference: [registry[:port]/]path[:tag][@sha256:digest]")
 
 
 def check_quantity(field_name: str, value: str) -> None:
@@ -216,6 +235,9 @@ class Service:
         labels: Added to every object.
         annotations: Added to every object.
         env: Environment of the serving process. Secrets do not belong here.
+        secrets: Names of Kubernetes Secrets in the namespace whose keys become environment variables of the serving
+            process, such as the credentials of the model's storage.
+        image: Container image of the server; None is the platform's own.
     """
 
     name: str
@@ -228,6 +250,8 @@ class Service:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[str] = ()
+    image: str | None = None
 
     def __post_init__(self) -> None:
         check_service_name("Service.name", self.name, max_length=53)
@@ -237,7 +261,7 @@ class Service:
         if self.port is not None:
             _check_range("Service.port", self.port, 1, 65535)
         if self.service_account is not None:
-            check_dns_label("Service.service_account", self.service_account, max_length=253)
+            check_subdomain("Service.service_account", self.service_account)
         _check_labels("Service.labels", self.labels, values=True)
         _check_labels("Service.annotations", self.annotations, values=False)
         for key, value in self.env.items():
@@ -245,6 +269,13 @@ class Service:
                 raise InvalidValue("Service.env key", key, "use letters, digits and '_', not starting with a digit")
             if not isinstance(value, str):
                 raise InvalidValue(f"Service.env[{key!r}]", value, "use a string")
+        if isinstance(self.secrets, str):
+            raise InvalidValue("Service.secrets", self.secrets, "use a list of names")
+        for index, secret in enumerate(self.secrets):
+            check_subdomain(f"Service.secrets[{index}]", secret)
+        object.__setattr__(self, "secrets", tuple(self.secrets))
+        if self.image is not None:
+            check_image("Service.image", self.image)
         for name in ("labels", "annotations", "env"):
             _freeze(self, name)
 
@@ -270,12 +301,17 @@ class Release:
         Traffic and the number of replicas change no process, so they are left out.
         """
         model = asdict(self.model)
-        content = {
+        content: dict[str, Any] = {
             "model": model,
             "framework": self.service.framework,
             "env": dict(self.service.env),
             "resources": asdict(self.service.resources),
         }
+        # added only where they are used, so that the names of what runs already stay
+        if self.service.secrets:
+            content["secrets"] = list(self.service.secrets)
+        if self.service.image is not None:
+            content["image"] = self.service.image
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return f"{self.service.name}-{digest[:8]}"
 
@@ -322,6 +358,7 @@ class HealthState(enum.StrEnum):
 
     READY = "Ready"
     PROGRESSING = "Progressing"
+    STALLED = "Stalled"
     FAILED = "Failed"
 
 
@@ -330,7 +367,8 @@ class Health:
     """The verdict on one revision.
 
     Args:
-        state: Ready, Progressing or Failed. Failed is final: waiting longer would not help.
+        state: Ready, Progressing, Stalled or Failed. Stalled goes on only if something outside the release changes,
+            such as a node that is added or quota that is freed. Failed is final: waiting longer would not help.
         why: What is missing or what broke, in the platform's own words.
     """
 
@@ -350,6 +388,11 @@ class Health:
     def progressing(cls, why: str) -> Health:
         """The revision is on its way; ``why`` says what is still missing."""
         return cls(state=HealthState.PROGRESSING, why=why)
+
+    @classmethod
+    def stalled(cls, why: str) -> Health:
+        """The revision waits for something that the release does not bring."""
+        return cls(state=HealthState.STALLED, why=why)
 
     @classmethod
     def failed(cls, why: str) -> Health:

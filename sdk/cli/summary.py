@@ -25,7 +25,7 @@ def outcome_of(report: RunReport) -> Outcome:
     judged = report.step("validate-model")
     if judged is not None and judged.outputs.get("approved") is False:
         return "rejected"
-    return "succeeded" if report.step("deploy-local") is None else "deployed"
+    return "succeeded" if report.step("deploy-model") is None else "deployed"
 
 
 def as_plain(report: RunReport) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _judged(step: StepReport, _: RunReport) -> Iterator[tuple[str, str]]:
 
 
 def _registered(step: StepReport, report: RunReport) -> Iterator[tuple[str, str]]:
-    alias = "challenger" if report.step("deploy-local") is None else "champion"
+    alias = "challenger" if report.step("deploy-model") is None else "champion"
     yield "registered", f"{step.outputs.get('name')} version {step.outputs.get('version')} ({alias})"
 
 
@@ -107,7 +107,7 @@ _TOLD: Final = {
     "evaluate-model": _scored,
     "validate-model": _judged,
     "register-model": _registered,
-    "deploy-local": _deployed,
+    "deploy-model": _deployed,
     "predict-endpoint": _asked,
     "monitor-endpoint": _watched,
 }
@@ -124,7 +124,7 @@ def _curl(report: RunReport) -> str | None:
     from longshore.artifacts import read_endpoint
     from longshore.packaging import read_card
 
-    deployed, model = report.step("deploy-local"), _model_directory(report)
+    deployed, model = report.step("deploy-model"), _model_directory(report)
     if deployed is None or "endpoint" not in deployed.artifacts or model is None:
         return None
     try:

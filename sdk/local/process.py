@@ -112,7 +112,7 @@ def _command(current: ServiceState, revision: str, tell: int) -> list[str]:
             "(package_model with repository=PATH)"
         )
     options = {
-        "--model-dir": str(local_path(model["uri"]).absolute()),
+        "--model": str(local_path(model["uri"]).absolute()),
         "--framework": spec["framework"],
         "--name": model["name"],
         "--revision": revision,

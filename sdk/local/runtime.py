@@ -23,7 +23,8 @@ from longshore.local import state as states
 from longshore.local.process import KILL_SECONDS, Child, bind
 from longshore.local.state import Record, ServiceState
 from longshore.serving.control import ask
-from longshore.targets.base import Manifest, Ref
+from longshore.spec import Endpoint
+from longshore.targets.base import HEARTBEAT_SECONDS, Manifest, Ref, Selection
 
 __all__ = ["KIND", "LocalRuntime", "revision_status"]
 
@@ -50,7 +51,13 @@ class LocalRuntime:
         found = states.load(ref.name) if (ref.api_version, ref.kind) == KIND else None
         return None if found is None else _with_status(found)
 
-    def observe(self, refs: Sequence[Ref], *, deadline: float) -> Iterator[Sequence[Manifest]]:
+    def observe(
+        self,
+        refs: Sequence[Ref],
+        *,
+        also: Sequence[Selection] = (),  # noqa: ARG002 - an object's status says it all
+        deadline: float,
+    ) -> Iterator[Sequence[Manifest]]:
         """Yield the objects after each thing that a starting process says; ends when none will say more."""
         try:
             while True:
@@ -74,6 +81,10 @@ class LocalRuntime:
     def lock(self, ref: Ref) -> AbstractContextManager[None]:
         """One deployment of a service at a time, across processes."""
         return states.deploy_lock(ref.name)
+
+    def reach(self, endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
+        """The endpoint itself: it is on this machine."""
+        return contextlib.nullcontext(endpoint)
 
     def _apply(self, manifest: Manifest) -> Ref:
         ref = Ref.of(manifest)
@@ -126,10 +137,10 @@ class LocalRuntime:
         remaining = deadline - time.monotonic()
         if not children or remaining <= 0:
             return False
-        heard, _, _ = select.select(list(children.values()), [], [], remaining)
+        heard, _, _ = select.select(list(children.values()), [], [], min(remaining, HEARTBEAT_SECONDS))
         for name, revision in [key for key, child in children.items() if child in heard]:
             self._note(name, revision, self._starting.pop((name, revision)).outcome())
-        return bool(heard)
+        return True
 
     def _children(self, refs: Sequence[Ref]) -> dict[tuple[str, str], Child]:
         names = {ref.name for ref in refs}

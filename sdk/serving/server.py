@@ -1,8 +1,9 @@
 """The process of one revision: ``python -m longshore.serving``.
 
-It listens on a loopback port of its own from the start, for readiness, metrics and smoke tests, and on the service's
-public socket once it is given that (see :mod:`longshore.serving.control`). Readiness and failure are told through a
-pipe; the lock file is held as long as the process lives.
+In a pod it listens on the address and port that it is given, once the model is loaded. On a machine where revisions
+hand one port to each other it listens on a loopback port of its own, for readiness, metrics and smoke tests, and on the
+service's public socket once it is given that (see :mod:`longshore.serving.control`); readiness and failure are told
+through a pipe, and a lock file is held as long as the process lives.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,7 @@ from longshore.errors import InvalidValue, LongshoreError
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
 from longshore.spec import FRAMEWORKS
+from longshore.storage import fetch_directory
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -81,20 +84,19 @@ class _Process:
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
 
-    async def run(self, control: Path, ready: Callable[[], None]) -> None:
-        """Serve until told to retire."""
+    async def run(self, control: Path | None, ready: Callable[[], None]) -> None:
+        """Serve until told to retire, by a signal or through the control socket."""
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._retire)
         await self._listen(self._private)
-        listener = serve_control(control, functools.partial(self._control, loop))
-        try:
+        with contextlib.ExitStack() as cleanup:
+            if control is not None:
+                cleanup.callback(control.unlink, missing_ok=True)
+                cleanup.callback(serve_control(control, functools.partial(self._control, loop)).close)
             ready()
             await self._retired.wait()
             await self._drain()
-        finally:
-            listener.close()
-            control.unlink(missing_ok=True)
 
     async def _listen(self, sock: socket.socket) -> None:
         listener = _Listener(self._config)
@@ -181,14 +183,16 @@ class _Notify:
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
-    parser.add_argument("--model-dir", type=Path, required=True, help="directory with model.json")
+    parser.add_argument("--model", required=True, help="directory with model.json: a path or URI")
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
     parser.add_argument("--name", required=True, help="name of the model in request paths")
     parser.add_argument("--revision", required=True, help="name of this revision")
     parser.add_argument("--digest", help="digest that the directory must have")
     parser.add_argument("--model-version", help="version in the registry")
-    parser.add_argument("--control", type=Path, required=True, help="path of the control socket")
-    parser.add_argument("--lock", type=Path, required=True, help="file that is locked while the process lives")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
+    parser.add_argument("--control", type=Path, help="path of the control socket")
+    parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
     parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
     return parser.parse_args(arguments)
@@ -200,18 +204,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     notify = _Notify(options.notify_fd)
     # never closed: the lock must last until the very end of the process
-    if not acquire(os.open(options.lock, os.O_RDWR | os.O_CREAT, 0o600), _LOCK_SECONDS):
+    if options.lock and not acquire(os.open(options.lock, os.O_RDWR | os.O_CREAT, 0o600), _LOCK_SECONDS):
         notify(state="failed", reason=f"revision {options.revision} runs already")
         return 1
     try:
         app = _load(options)
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
-        _log.exception("%s could not be loaded", options.model_dir)
-        reason = str(error) if isinstance(error, LongshoreError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, LongshoreError):
+            reason = str(error)
+            _log.error("%s could not be loaded: %s", options.model, reason)
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            _log.exception("%s could not be loaded", options.model)
         notify(state="failed", reason=reason)
         return 1
     private = socket.socket()
-    private.bind(("127.0.0.1", 0))
+    private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    private.bind((options.host, options.port))
     port = private.getsockname()[1]
 
     def ready() -> None:
@@ -229,18 +238,19 @@ def _load(options: Namespace) -> FastAPI:
     from longshore.serving.core import Predictor
     from longshore.serving.fastapi_app import create_app
 
-    _log.info("loading %s for revision %s", options.model_dir, options.revision)
-    predictor = Predictor.load(
-        options.model_dir,
-        name=options.name,
-        digest=options.digest,
-        version=options.model_version,
-        revision=options.revision,
-    )
+    _log.info("loading %s for revision %s", options.model, options.revision)
+    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
+        predictor = Predictor.load(
+            fetch_directory(options.model, Path(scratch)),
+            name=options.name,
+            digest=options.digest,
+            version=options.model_version,
+            revision=options.revision,
+        )
     return create_app(predictor)
 
 
-def _run(process: Callable[[], _Process], control: Path, ready: Callable[[], None]) -> None:
+def _run(process: Callable[[], _Process], control: Path | None, ready: Callable[[], None]) -> None:
     async def serve() -> None:
         await process().run(control, ready)
 

@@ -6,14 +6,20 @@ connection. A :class:`Runtime` moves objects and knows nothing of models. ``long
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
 
 from longshore.spec import Endpoint, Health, Release
 
-__all__ = ["Manifest", "Ref", "Runtime", "Target"]
+__all__ = ["HEARTBEAT_SECONDS", "MANAGED_BY", "Manifest", "Ref", "Runtime", "Selection", "Target"]
+
+HEARTBEAT_SECONDS: Final = 1.0
+"""How often a runtime says how things are while nothing changes."""
+
+MANAGED_BY: Final[Mapping[str, str]] = {"app.kubernetes.io/managed-by": "longshore"}
+"""The label of every object that longshore applies."""
 
 Manifest = dict[str, Any]
 """A Kubernetes-style object: apiVersion, kind, metadata, spec and, when observed, status."""
@@ -46,6 +52,23 @@ class Ref:
         return f"{self.kind} {where}{self.name}"
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Objects that a platform makes for a release: they know first, and best, why something does not come up.
+
+    Args:
+        api_version: Group and version, such as ``v1``.
+        kind: Kind, such as ``Pod``.
+        namespace: Their namespace.
+        labels: Labels that they have; empty selects all.
+    """
+
+    api_version: str
+    kind: str
+    namespace: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
 class Target(Protocol):
     """A serving platform, as pure functions."""
 
@@ -55,6 +78,10 @@ class Target(Protocol):
 
     def render(self, release: Release) -> list[Manifest]:
         """The objects that make ``release`` so. The same release gives the same objects."""
+        ...
+
+    def children(self, release: Release) -> Sequence[Selection]:
+        """What :meth:`health` wants to see beside the objects of :meth:`render`."""
         ...
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
@@ -77,8 +104,13 @@ class Runtime(Protocol):
         """The object with its status, None if there is none."""
         ...
 
-    def observe(self, refs: Sequence[Ref], *, deadline: float) -> Iterator[Sequence[Manifest]]:
-        """Yield the objects now and after each change, until ``deadline`` (of ``time.monotonic``)."""
+    def observe(
+        self, refs: Sequence[Ref], *, also: Sequence[Selection] = (), deadline: float
+    ) -> Iterator[Sequence[Manifest]]:
+        """Yield the objects, then those selected by ``also``: now, after each change and at every heartbeat.
+
+        Ends at ``deadline`` (of ``time.monotonic``).
+        """
         ...
 
     def delete(self, refs: Sequence[Ref]) -> None:
@@ -87,4 +119,8 @@ class Runtime(Protocol):
 
     def lock(self, ref: Ref) -> AbstractContextManager[None]:
         """Keep other deployments of the same object out."""
+        ...
+
+    def reach(self, endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
+        """The endpoint as this process can call it."""
         ...

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, Release
-from longshore.targets.base import Manifest
+from longshore.targets.base import Manifest, Selection
 
 __all__ = ["LocalTarget"]
 
@@ -59,6 +59,10 @@ class LocalTarget:
                 },
             }
         ]
+
+    def children(self, release: Release) -> Sequence[Selection]:  # noqa: ARG002
+        """None: the object's status says it all."""
+        return ()
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
         """The verdict on the release's own revision."""

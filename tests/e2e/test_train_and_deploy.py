@@ -46,7 +46,7 @@ def test_data_becomes_a_monitored_endpoint(longshore):
     assert done.code == 0, done.err
     assert done.json["outcome"] == "deployed"
 
-    url = done.step("deploy-local")["outputs"]["url"]
+    url = done.step("deploy-model")["outputs"]["url"]
     answer = predict(url)
     assert answer.status_code == 200
     assert answer.json()["predictions"] == ["Adelie"]
@@ -80,7 +80,7 @@ def test_a_rejected_model_ends_the_run_before_registration(longshore):
     assert done.code == 0, done.err
     assert done.json["outcome"] == "rejected"
     assert "accuracy" in done.step("validate-model")["outputs"]["summary"]
-    assert {step["name"] for step in done.json["steps"]}.isdisjoint({"register-model", "deploy-local"})
+    assert {step["name"] for step in done.json["steps"]}.isdisjoint({"register-model", "deploy-model"})
     assert registry(longshore).champion("penguins") is None
     assert longshore.servers() == []
 
@@ -91,18 +91,18 @@ def test_a_rejected_model_leaves_the_champion_serving(longshore):
     assert second.json["outcome"] == "rejected", second.err
     assert "champion" in second.step("validate-model")["outputs"]["summary"]
     assert registry(longshore).champion("penguins").version == "1"
-    assert predict(first.step("deploy-local")["outputs"]["url"]).json()["predictions"] == ["Adelie"]
+    assert predict(first.step("deploy-model")["outputs"]["url"]).json()["predictions"] == ["Adelie"]
 
 
 def test_a_second_run_replaces_the_first_without_a_failed_request(longshore, clients):
     first = longshore.run()
-    url = first.step("deploy-local")["outputs"]["url"]
+    url = first.step("deploy-model")["outputs"]["url"]
     with clients(f"{url}/v1/models/penguins:predict", ROW) as load:
         second = longshore.run(seed=1)
     assert second.code == 0, second.err
-    deployed = second.step("deploy-local")["outputs"]
+    deployed = second.step("deploy-model")["outputs"]
     assert deployed["url"] == url
-    assert deployed["replaced"] == first.step("deploy-local")["outputs"]["revision"] != deployed["revision"]
+    assert deployed["replaced"] == first.step("deploy-model")["outputs"]["revision"] != deployed["revision"]
     assert load.failures == []
     assert load.answered > 100
     versions = {version.version: version for version in registry(longshore).versions("penguins")}
@@ -115,7 +115,7 @@ def test_the_same_run_again_changes_nothing_that_serves(longshore):
     first, second = longshore.run(), longshore.run()
     assert second.code == 0, second.err
     assert second.step("train-sklearn")["outputs"]["digest"] == first.step("train-sklearn")["outputs"]["digest"]
-    assert second.step("deploy-local")["outputs"]["revision"] == first.step("deploy-local")["outputs"]["revision"]
+    assert second.step("deploy-model")["outputs"]["revision"] == first.step("deploy-model")["outputs"]["revision"]
     assert len(registry(longshore).versions("penguins")) == 1
 
 
@@ -139,7 +139,7 @@ def test_a_failing_new_revision_leaves_the_old_one_serving(longshore, tmp_path, 
     (tmp_path / "modules" / "fragile.py").write_text(CRASHES_IN_THE_SERVER)
     longshore.env["PYTHONPATH"] = str(tmp_path / "modules")
     first = longshore.run()
-    url = first.step("deploy-local")["outputs"]["url"]
+    url = first.step("deploy-model")["outputs"]["url"]
     with clients(f"{url}/v1/models/penguins:predict", ROW) as load:
         second = longshore.run(estimator="fragile.Fragile", parameters={"max_iter": 1000}, champion_rule="none")
     assert second.code == 1
@@ -148,7 +148,7 @@ def test_a_failing_new_revision_leaves_the_old_one_serving(longshore, tmp_path, 
     assert "Traceback" not in second.err
     assert load.failures == []
     assert load.answered > 100
-    assert [s["revision"] for s in longshore.servers()] == [first.step("deploy-local")["outputs"]["revision"]]
+    assert [s["revision"] for s in longshore.servers()] == [first.step("deploy-model")["outputs"]["revision"]]
     assert registry(longshore).champion("penguins").version == "1"
     states = [v.deployments["penguins"].state for v in registry(longshore).versions("penguins")]
     assert sorted(states) == ["failed", "serving"]
@@ -159,7 +159,7 @@ def test_a_rollback_is_written_back(longshore):
     longshore.run(seed=1)
     back = longshore("local", "rollback", "penguins")
     assert back.code == 0, back.err
-    assert [s["revision"] for s in longshore.servers()] == [first.step("deploy-local")["outputs"]["revision"]]
+    assert [s["revision"] for s in longshore.servers()] == [first.step("deploy-model")["outputs"]["revision"]]
     assert registry(longshore).champion("penguins").version == "1"
     states = {v.version: v.deployments["penguins"].state for v in registry(longshore).versions("penguins")}
     assert states == {"1": "serving", "2": "rolled-back"}
@@ -204,7 +204,7 @@ def test_a_regression_on_a_table_of_ones_own(longshore, tmp_path):
     assert done.code == 0, done.err
     assert done.json["outcome"] == "deployed", done.step("validate-model")
     assert done.step("train-sklearn")["outputs"]["task"] == "regression"
-    url = done.step("deploy-local")["outputs"]["url"]
+    url = done.step("deploy-model")["outputs"]["url"]
     row = {"Straße": "Hauptstraße", "Größe (m²)": 100, "verkauft am": "2024-06-01", "Zustand": None}
     answer = predict(url, row, "wohnungen")
     assert answer.status_code == 200, answer.text
@@ -276,7 +276,7 @@ def test_an_interrupted_run_leaves_no_server_and_can_be_run_again(longshore):
     assert longshore.servers() == []
     again = longshore.run()
     assert again.code == 0, again.err
-    assert predict(again.step("deploy-local")["outputs"]["url"]).status_code == 200
+    assert predict(again.step("deploy-model")["outputs"]["url"]).status_code == 200
 
 
 def test_stop_ends_the_server(longshore):
@@ -290,4 +290,4 @@ def test_stop_ends_the_server(longshore):
         pass
     assert not alive(server["pid"])
     with pytest.raises(requests.ConnectionError):
-        predict(done.step("deploy-local")["outputs"]["url"])
+        predict(done.step("deploy-model")["outputs"]["url"])

@@ -42,7 +42,7 @@ ENDPOINT = Artifact(type="system.Artifact", uri="http://127.0.0.1:80", metadata=
 TRAINED = step("train-sklearn", task="classification", estimator="sklearn.Forest", rows=275)
 APPROVED = step("validate-model", approved=True, summary="accuracy 0.98 >= 0.9")
 REJECTED = step("validate-model", approved=False, summary="rejected: accuracy 0.5 < 0.9")
-DEPLOYED = step("deploy-local", url="http://127.0.0.1:80", revision="m-2", replaced="m-1")
+DEPLOYED = step("deploy-model", url="http://127.0.0.1:80", revision="m-2", replaced="m-1")
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_the_summary_of_a_deployment_names_all_that_matters() -> None:
 
 
 def test_a_rejected_model_is_told_clearly_with_what_was_skipped() -> None:
-    text = summary(report(TRAINED, REJECTED, skipped=("register-model", "deploy-local")))
+    text = summary(report(TRAINED, REJECTED, skipped=("register-model", "deploy-model")))
     assert "REJECTED, not registered and not deployed: accuracy 0.5 < 0.9" in text
-    assert "skipped  register-model, deploy-local" in " ".join(text.split("\n")).replace("   ", "  ")
+    assert "skipped  register-model, deploy-model" in " ".join(text.split("\n")).replace("   ", "  ")
 
 
 def test_a_model_that_is_not_deployed_stays_the_challenger() -> None:
@@ -136,7 +136,7 @@ def test_a_model_of_the_pipeline_gives_the_line_to_ask_the_endpoint(tmp_path: Pa
         uri="http://127.0.0.1:80",
         metadata=to_plain(Endpoint(url="http://127.0.0.1:80", name="m", model="m", revision="m-2")),
     )
-    steps = step("train-sklearn", {"model": model}), step("deploy-local", {"endpoint": endpoint})
+    steps = step("train-sklearn", {"model": model}), step("deploy-model", {"endpoint": endpoint})
     curl = next(line for line in summary(report(*steps)).splitlines() if line.strip().startswith("curl"))
     words = shlex.split(curl)
     assert words[-1] == "http://127.0.0.1:80/v1/models/m:predict"
@@ -149,7 +149,7 @@ def test_a_pipeline_of_other_steps_is_summed_up_by_outputs() -> None:
 
 
 def test_the_summary_is_lenient_with_outputs_that_are_missing() -> None:
-    names = ("train-sklearn", "evaluate-model", "validate-model", "register-model", "deploy-local", "monitor-endpoint")
+    names = ("train-sklearn", "evaluate-model", "validate-model", "register-model", "deploy-model", "monitor-endpoint")
     assert "endpoint" in summary(report(*(step(name) for name in names)))
 
 

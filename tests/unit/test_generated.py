@@ -67,7 +67,7 @@ def test_components_follow_the_naming_rules(name):
         assert not any(word in field.name for word in ("password", "token", "secret_value"))
 
 
-WORLD_CHANGING = {"register_model", "package_model", "deploy_local"}
+WORLD_CHANGING = {"register_model", "package_model", "deploy_model"}
 
 
 def test_steps_that_touch_the_world_are_not_cached():

@@ -10,7 +10,7 @@ import pytest
 from longshore.errors import DeployError, RegistryError
 from longshore.release import current_release, deploy, previous_release
 from longshore.spec import Endpoint, Health, ModelSource, Release, Service, Traffic
-from longshore.targets.base import Manifest, Ref
+from longshore.targets.base import Manifest, Ref, Selection
 
 SERVICE = Ref("test/v1", "Thing", "iris")
 
@@ -31,6 +31,9 @@ class Things:
     def render(self, release: Release) -> list[Manifest]:
         spec = {"revision": release.revision, "traffic": release.traffic.percent, "version": release.model.version}
         return [{"apiVersion": "test/v1", "kind": "Thing", "metadata": {"name": release.service.name}, "spec": spec}]
+
+    def children(self, release: Release) -> Sequence[Selection]:
+        return ()
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
         status = observed[0].get("status", {})
@@ -73,7 +76,12 @@ class Memory:
     def get(self, ref: Ref) -> Manifest | None:
         return copy.deepcopy(self.objects.get(ref))
 
-    def observe(self, refs: Sequence[Ref], *, deadline: float) -> Iterator[Sequence[Manifest]]:
+    def reach(self, endpoint: Endpoint) -> contextlib.AbstractContextManager[Endpoint]:
+        return contextlib.nullcontext(endpoint)
+
+    def observe(
+        self, refs: Sequence[Ref], *, also: Sequence[Selection] = (), deadline: float
+    ) -> Iterator[Sequence[Manifest]]:
         yield [copy.deepcopy(self.objects[ref]) for ref in refs]
 
     def delete(self, refs: Sequence[Ref]) -> None:

@@ -1,0 +1,87 @@
+"""Serve a model on the platform of one's choice."""
+
+from typing import List, NamedTuple, Optional
+
+from kfp.dsl import Artifact, Input, Model, Output
+
+from longshore.authoring import component
+
+
+@component(cached=False)
+def deploy_model(
+    model: Input[Model],
+    endpoint: Output[Artifact],
+    name: str,
+    platform: str = "local",
+    namespace: Optional[str] = None,
+    replicas: int = 1,
+    cpu: Optional[str] = None,
+    memory: Optional[str] = None,
+    port: Optional[int] = None,
+    framework: str = "fastapi",
+    secrets: Optional[List[str]] = None,
+    service_account: Optional[str] = None,
+    image: Optional[str] = None,
+    registry: Optional[str] = None,
+    timeout_seconds: int = 600,
+    patience_seconds: int = 30,
+) -> NamedTuple("Outputs", [("url", str), ("revision", str), ("replaced", str)]):
+    """Serve a model over HTTP and return once the new revision has answered real requests.
+
+    If anything fails, what served before goes on serving; where nothing did, nothing is left. The step in a
+    cluster needs the Role of manifests/rbac/deployer.yaml in the namespace that it deploys to.
+
+    Args:
+        model: A packaged model.
+        endpoint: Where it answers.
+        name: Name of the service.
+        platform: ``local``, a process on this machine, or ``rest``, a Deployment and a Service on Kubernetes.
+        namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
+        replicas: Number of pods.
+        cpu: CPU that a pod requests, such as ``500m``.
+        memory: Memory that a pod requests and is limited to, such as ``1Gi``.
+        port: Port for clients; by default 80 on Kubernetes, on this machine the one the service had or a free one.
+        framework: Web framework of the server.
+        secrets: Kubernetes Secrets whose keys become environment variables of the server, such as the credentials
+            of the store that the model is in.
+        service_account: Kubernetes service account of the serving pods.
+        image: Container image of the server, for a registry of one's own.
+        registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
+        timeout_seconds: For the revision to become ready.
+        patience_seconds: For what stalls the revision from outside to end: a full cluster, a used-up quota.
+
+    Returns:
+        url: Base URL of the service.
+        revision: The revision that serves.
+        replaced: The revision that served before, empty if none did.
+
+    Raises:
+        InvalidValue: If a value is not valid, or not possible on the platform.
+        ClusterError: If the cluster refuses or cannot be reached.
+        DeployError: If the revision did not come up or did not answer well; says what serves instead.
+    """
+    from longshore.artifacts import read_model, write_endpoint
+    from longshore.deployment import default_namespace, deploy_model
+    from longshore.spec import Resources, Scaling, Service
+
+    service = Service(
+        name=name,
+        namespace=namespace or default_namespace(platform),
+        port=port,
+        framework=framework,
+        resources=Resources(cpu=cpu, memory=memory),
+        scaling=Scaling(min_replicas=replicas),
+        secrets=secrets or (),
+        service_account=service_account,
+        image=image,
+    )
+    done = deploy_model(
+        read_model(model),
+        service,
+        platform=platform,
+        tracking_uri=registry,
+        timeout_seconds=timeout_seconds,
+        patience_seconds=patience_seconds,
+    )
+    write_endpoint(endpoint, done.endpoint, seconds=done.seconds)
+    return done.endpoint.url, done.endpoint.revision, done.previous.revision if done.previous else ""

@@ -1,0 +1,7 @@
+"""Kubernetes clusters: sessions, server-side apply and watches. The only part of longshore that knows a client."""
+
+from longshore.cluster.refusals import PRODUCTS
+from longshore.cluster.runtime import ClusterRuntime
+from longshore.cluster.session import Session, in_pod
+
+__all__ = ["PRODUCTS", "ClusterRuntime", "Session", "in_pod"]

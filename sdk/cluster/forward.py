@@ -1,0 +1,114 @@
+"""A service of a cluster on this machine's loopback, through the API server: what ``kubectl port-forward`` does."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from longshore.cluster.session import Resource, Session
+from longshore.errors import ClusterError
+from longshore.spec import Endpoint
+
+__all__ = ["forwarded"]
+
+_SERVICES: Final = Resource("v1", "Service", "services", namespaced=True)
+_PODS: Final = Resource("v1", "Pod", "pods", namespaced=True)
+_CHUNK: Final = 65536
+
+
+@contextlib.contextmanager
+def forwarded(session: Session, endpoint: Endpoint) -> Iterator[Endpoint]:
+    """An endpoint inside a cluster, as one on loopback; any other as it is.
+
+    Args:
+        session: The cluster.
+        endpoint: One whose host is ``SERVICE.NAMESPACE.svc`` is forwarded.
+
+    Raises:
+        ClusterError: If no pod behind the service is ready.
+    """
+    url = urlsplit(endpoint.url)
+    service, _, rest = (url.hostname or "").partition(".")
+    namespace, _, domain = rest.partition(".")
+    if not (domain == "svc" or domain.startswith("svc.")):
+        yield endpoint
+        return
+    pod, port = _pod_behind(session, namespace, service, url.port or 80)
+    with _Listener(session, namespace, pod, port) as local:
+        yield replace(endpoint, url=f"{url.scheme}://127.0.0.1:{local.port}{url.path}", revision_url=None)
+
+
+def _pod_behind(session: Session, namespace: str, service: str, port: int) -> tuple[str, int]:
+    """A ready pod that a service sends requests to, and the port there."""
+    subject = f"Service {namespace}/{service}"
+    spec = session.request("GET", _SERVICES.path(namespace, service), subject)["spec"]
+    target = next((entry.get("targetPort", port) for entry in spec["ports"] if entry["port"] == port), port)
+    labels = ",".join(f"{key}={value}" for key, value in (spec.get("selector") or {}).items())
+    pods = session.request("GET", _PODS.path(namespace), f"the pods behind {subject}", query={"labelSelector": labels})
+    for pod in pods["items"]:
+        conditions = (pod.get("status") or {}).get("conditions") or ()
+        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+        if ready and "deletionTimestamp" not in pod["metadata"]:
+            return pod["metadata"]["name"], _port_of(pod, target)
+    raise ClusterError(f"{subject}: no pod behind it is ready", "NotReady")
+
+
+def _port_of(pod: dict[str, Any], port: str | int) -> int:
+    if isinstance(port, int):
+        return port
+    ports = [entry for container in pod["spec"]["containers"] for entry in container.get("ports") or ()]
+    number = next((entry["containerPort"] for entry in ports if entry.get("name") == port), None)
+    if number is None:
+        raise ClusterError(f"Pod {pod['metadata']['name']} has no port named {port!r}", "Invalid")
+    return int(number)
+
+
+class _Listener:
+    """Listens on loopback; each connection is a stream of its own to the pod."""
+
+    def __init__(self, session: Session, namespace: str, pod: str, port: int) -> None:
+        self._session, self._namespace, self._pod, self._pod_port = session, namespace, pod, port
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, name=f"forward to {pod}", daemon=True)
+
+    def __enter__(self) -> _Listener:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # closing alone does not wake up a thread that accepts
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._socket.accept()
+                threading.Thread(
+                    target=self._serve, args=(client,), name=f"forward to {self._pod}", daemon=True
+                ).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError, ClusterError):
+            far = self._session.port_forward(self._namespace, self._pod, self._pod_port)
+            with contextlib.closing(far):
+                back = threading.Thread(target=_copy, args=(far, client), daemon=True)
+                back.start()
+                _copy(client, far)
+                back.join()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(_CHUNK):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)

@@ -1,0 +1,134 @@
+"""One deployment of a service at a time, across machines: a ``Lease`` object is the lock.
+
+Whoever holds it writes into it again and again. A holder that is gone does not, and after the lease's duration another
+takes over: judged by how long the object stayed the same to the one who waits, so that no two clocks are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+from longshore.cluster.session import Resource, Session
+from longshore.errors import ClusterError
+from longshore.targets.base import MANAGED_BY
+
+__all__ = ["held"]
+
+_LEASES: Final = Resource("coordination.k8s.io/v1", "Lease", "leases", namespaced=True)
+_DURATION: Final = 20
+_RENEW_SECONDS: Final = 5.0
+_ASK_SECONDS: Final = 0.5
+
+
+@contextlib.contextmanager
+def held(session: Session, namespace: str, name: str, wait_seconds: float) -> Iterator[None]:
+    """Hold a lease.
+
+    Args:
+        session: The cluster.
+        namespace: Namespace of the lease.
+        name: Its name.
+        wait_seconds: How long to wait for another holder to let go.
+
+    Raises:
+        ClusterError: If another holds it for longer than that; names the holder.
+    """
+    lease = _Lease(session, namespace, name)
+    lease.take(wait_seconds)
+    done = threading.Event()
+    renewer = threading.Thread(target=lease.keep, args=(done,), name=f"lease {name}", daemon=True)
+    renewer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        renewer.join()
+        with contextlib.suppress(ClusterError):
+            lease.give_back()
+
+
+class _Lease:
+    def __init__(self, session: Session, namespace: str, name: str) -> None:
+        self._session = session
+        self._subject = f"Lease {namespace}/{name}"
+        self._collection = _LEASES.path(namespace)
+        self._path = _LEASES.path(namespace, name)
+        self._name = name
+        # a process can hold several: no two deployments are the same holder
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._version = ""
+
+    def take(self, wait_seconds: float) -> None:
+        deadline = time.monotonic() + wait_seconds
+        seen, since = "", time.monotonic()
+        while True:
+            current = self._read()
+            if current is None:
+                if self._create():
+                    return
+                continue
+            version = current["metadata"]["resourceVersion"]
+            if version != seen:
+                seen, since = version, time.monotonic()
+            spec = current.get("spec") or {}
+            holder = spec.get("holderIdentity")
+            expired = time.monotonic() - since > (spec.get("leaseDurationSeconds") or _DURATION)
+            if (not holder or expired) and self._replace(version, self._holder):
+                return
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"another deployment of this service is under way (lease {self._subject.split()[1]}, "
+                    f"held by {holder}): wait for its end",
+                    "Locked",
+                )
+            time.sleep(_ASK_SECONDS)
+
+    def keep(self, done: threading.Event) -> None:
+        while not done.wait(_RENEW_SECONDS):
+            # a cluster that is away for a moment does not end a deployment
+            with contextlib.suppress(ClusterError):
+                self._replace(self._version, self._holder)
+
+    def give_back(self) -> None:
+        body = {"preconditions": {"resourceVersion": self._version}}
+        self._session.request("DELETE", self._path, self._subject, body=body)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            return self._session.request("GET", self._path, self._subject)
+        except ClusterError as error:
+            if error.reason == "NotFound":
+                return None
+            raise
+
+    def _create(self) -> bool:
+        return self._write("POST", self._collection, self._body("", self._holder))
+
+    def _replace(self, version: str, holder: str) -> bool:
+        return self._write("PUT", self._path, self._body(version, holder))
+
+    def _write(self, method: str, path: str, body: dict[str, Any]) -> bool:
+        try:
+            answer = self._session.request(method, path, self._subject, body=body)
+        except ClusterError as error:
+            if error.reason in ("Conflict", "AlreadyExists"):
+                return False
+            raise
+        self._version = answer["metadata"]["resourceVersion"]
+        return True
+
+    def _body(self, version: str, holder: str) -> dict[str, Any]:
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        metadata: dict[str, Any] = {"name": self._name, "labels": dict(MANAGED_BY)}
+        if version:
+            metadata["resourceVersion"] = version
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": _DURATION, "renewTime": now}
+        return {"apiVersion": _LEASES.api_version, "kind": _LEASES.kind, "metadata": metadata, "spec": spec}

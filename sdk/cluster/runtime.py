@@ -1,0 +1,256 @@
+"""Kubernetes as a place where objects come true: the runtime behind every target but ``local``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
+
+from longshore.cluster.compare import MANAGER, prepared, unchanged
+from longshore.cluster.forward import forwarded
+from longshore.cluster.lease import held
+from longshore.cluster.logs import LastWords
+from longshore.cluster.session import APPLY, Resource, Session, in_pod
+from longshore.cluster.watch import Changes, Query, Watch, list_all
+from longshore.errors import ClusterError, LongshoreError
+from longshore.spec import Endpoint
+from longshore.targets.base import HEARTBEAT_SECONDS, MANAGED_BY, Manifest, Ref, Selection
+
+__all__ = ["ClusterRuntime"]
+
+_WRITERS: Final = 8
+_ONE_BY_ONE: Final = 3
+_GONE_SECONDS: Final = 120.0
+_LOCK_SECONDS: Final = 600.0
+_SHOWN: Final = 5
+
+
+class ClusterRuntime:
+    """Applies objects to a cluster; see :class:`longshore.targets.base.Runtime`.
+
+    Args:
+        session: The cluster; by default the one at hand (:meth:`Session.default`).
+        writers: How many objects are written at the same time.
+    """
+
+    def __init__(self, session: Session | None = None, *, writers: int = _WRITERS) -> None:
+        self.session = session or Session.default()
+        self._writers = writers
+
+    def apply(self, objects: Sequence[Manifest], *, dry_run: bool = False, force: bool = False) -> list[Ref]:
+        """Apply objects on the server's side, several at a time; what is as wanted already is not written.
+
+        Args:
+            objects: What is wanted.
+            dry_run: Have the server check and default everything, webhooks included, and keep nothing.
+            force: Take over fields that belong to another field manager.
+
+        Returns:
+            The objects' identities, in the order of ``objects``.
+
+        Raises:
+            ClusterError: If an object was refused; all others have been applied, and the message has all refusals.
+        """
+        resources = {(m["apiVersion"], m["kind"]): self._resource(m["apiVersion"], m["kind"]) for m in objects}
+        wanted = [self._prepared(manifest, resources) for manifest in objects]
+        refs = [Ref.of(manifest) for manifest in wanted]
+        same = self._unchanged(wanted, resources)
+        query = {"fieldManager": MANAGER, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
+
+        def write(manifest: Manifest) -> None:
+            ref = Ref.of(manifest)
+            path = self._path(ref)
+            self.session.request("PATCH", path, str(ref), query=query, body=manifest, content_type=APPLY)
+
+        self._each([m for m, ref in zip(wanted, refs, strict=True) if ref not in same], write)
+        return refs
+
+    def get(self, ref: Ref) -> Manifest | None:
+        """The object, None if there is none."""
+        try:
+            return self.session.request("GET", self._path(ref), str(ref))
+        except ClusterError as error:
+            if error.reason == "NotFound":
+                return None
+            raise
+
+    def observe(
+        self, refs: Sequence[Ref], *, also: Sequence[Selection] = (), deadline: float
+    ) -> Iterator[Sequence[Manifest]]:
+        """Yield the objects and those selected beside them; one watch for all objects of a kind in a namespace."""
+        changes = Changes()
+        words = LastWords(self.session)
+        watches = [Watch(self.session, query, changes, wanted) for query, wanted in self._queries(refs, also)]
+        try:
+            for watch in watches:
+                watch.start()
+            while True:
+                changes.wait(min(HEARTBEAT_SECONDS, deadline - time.monotonic()))
+                with changes.lock:
+                    failure = next((watch.failure for watch in watches if watch.failure is not None), None)
+                    ready = all(watch.listed for watch in watches)
+                    seen = _in_order(refs, watches) if ready else []
+                if failure is not None:
+                    raise failure
+                if ready:
+                    yield [words.of(manifest) for manifest in seen]
+                if time.monotonic() >= deadline:
+                    return
+        finally:
+            for watch in watches:
+                watch.stop()
+            for watch in watches:
+                watch.join()
+
+    def delete(self, refs: Sequence[Ref]) -> None:
+        """Delete objects, have the cluster collect what they own, and return when the objects are gone.
+
+        Raises:
+            ClusterError: If one cannot be deleted, or is still there after two minutes; says what holds it.
+        """
+
+        def remove(ref: Ref) -> None:
+            body = {"propagationPolicy": "Background"}
+            try:
+                self.session.request("DELETE", self._path(ref), str(ref), body=body)
+            except ClusterError as error:
+                if error.reason != "NotFound":
+                    raise
+
+        self._each(refs, remove)
+        left: Sequence[Manifest] = ()
+        for left in self.observe(refs, deadline=time.monotonic() + _GONE_SECONDS):
+            if not left:
+                return
+        raise ClusterError(_still_there(left), "Timeout")
+
+    def delete_labelled(self, kinds: Iterable[tuple[str, str]], namespace: str, labels: Mapping[str, str]) -> list[Ref]:
+        """Delete what longshore has applied, by labels; returns what was there.
+
+        Args:
+            kinds: apiVersion and kind of what to look for.
+            namespace: Where.
+            labels: Labels beside longshore's own.
+        """
+        found: list[Ref] = []
+        for api_version, kind in kinds:
+            query = Query(self._resource(api_version, kind), namespace, _selector({**MANAGED_BY, **labels}))
+            objects, _ = list_all(self.session, query, lambda _: True)
+            found += [Ref.of(manifest) for manifest in objects.values()]
+        self.delete(found)
+        return found
+
+    @contextmanager
+    def lock(self, ref: Ref) -> Iterator[None]:
+        """A ``Lease`` beside the object, named after it."""
+        namespace = ref.namespace or self.session.namespace
+        name = f"longshore-{ref.kind}-{ref.name}".lower()
+        with held(self.session, namespace, name, _LOCK_SECONDS):
+            yield
+
+    def reach(self, endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
+        """The endpoint itself in a pod; elsewhere, one on loopback that is forwarded to a pod behind it."""
+        return nullcontext(endpoint) if in_pod() else forwarded(self.session, endpoint)
+
+    def _resource(self, api_version: str, kind: str) -> Resource:
+        return self.session.resource(api_version, kind)
+
+    def _path(self, ref: Ref) -> str:
+        resource = self._resource(ref.api_version, ref.kind)
+        return resource.path(ref.namespace or self.session.namespace, ref.name)
+
+    def _prepared(self, manifest: Manifest, resources: Mapping[tuple[str, str], Resource]) -> Manifest:
+        if not resources[manifest["apiVersion"], manifest["kind"]].namespaced:
+            return prepared(manifest, None)
+        return prepared(manifest, manifest["metadata"].get("namespace") or self.session.namespace)
+
+    def _unchanged(self, wanted: Sequence[Manifest], resources: Mapping[tuple[str, str], Resource]) -> set[Ref]:
+        """What need not be written: one list for many objects of a kind, single reads for few."""
+        groups: dict[tuple[str, str, str | None], dict[Ref, Manifest]] = {}
+        for manifest in wanted:
+            ref = Ref.of(manifest)
+            groups.setdefault((ref.api_version, ref.kind, ref.namespace), {})[ref] = manifest
+        same: set[Ref] = set()
+        for (api_version, kind, namespace), group in groups.items():
+            if len(group) <= _ONE_BY_ONE:
+                same.update(ref for ref, one in group.items() if (live := self.get(ref)) and unchanged(one, live))
+                continue
+
+            def compare(live: Manifest, group: Mapping[Ref, Manifest] = group) -> bool:
+                ref = Ref.of(live)
+                if ref in group and unchanged(group[ref], live):
+                    same.add(ref)
+                return False
+
+            list_all(self.session, Query(resources[api_version, kind], namespace, _selector(MANAGED_BY)), compare)
+        return same
+
+    def _queries(
+        self, refs: Sequence[Ref], also: Sequence[Selection]
+    ) -> Iterator[tuple[Query, Callable[[Manifest], bool] | None]]:
+        groups: dict[tuple[str, str, str | None], set[str]] = {}
+        for ref in refs:
+            groups.setdefault((ref.api_version, ref.kind, ref.namespace), set()).add(ref.name)
+        for (api_version, kind, namespace), names in groups.items():
+            resource = self._resource(api_version, kind)
+            place = (namespace or self.session.namespace) if resource.namespaced else None
+            if len(names) == 1:
+                yield Query(resource, place, fields=f"metadata.name={next(iter(names))}"), None
+            else:
+                yield Query(resource, place, _selector(MANAGED_BY)), _named(names)
+        for selection in also:
+            resource = self._resource(selection.api_version, selection.kind)
+            yield Query(resource, selection.namespace, _selector(selection.labels)), None
+
+    def _each(self, items: Sequence[Any], do: Callable[[Any], None]) -> None:
+        """Do something to all items, several at a time; all refusals become one error."""
+        if len(items) == 1:
+            do(items[0])
+            return
+        refused: list[LongshoreError] = []
+
+        def attempt(item: Any) -> None:
+            try:
+                do(item)
+            except LongshoreError as error:
+                refused.append(error)
+
+        with ThreadPoolExecutor(self._writers, thread_name_prefix="longshore-write") as pool:
+            for _ in pool.map(attempt, items):
+                pass
+        if len(refused) == 1:
+            raise refused[0]
+        if refused:
+            reason = refused[0].reason if isinstance(refused[0], ClusterError) else "Refused"
+            text = "; ".join(str(error) for error in refused[:_SHOWN])
+            more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+            raise ClusterError(f"{len(refused)} of {len(items)} objects were refused: {text}{more}", reason)
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _named(names: set[str]) -> Callable[[Manifest], bool]:
+    return lambda manifest: manifest["metadata"]["name"] in names
+
+
+def _in_order(refs: Sequence[Ref], watches: Sequence[Watch]) -> list[Manifest]:
+    """The objects of ``refs`` in their order, then all others."""
+    place = {(ref.kind, ref.name): index for index, ref in enumerate(refs)}
+    objects = [manifest for watch in watches for manifest in watch.objects.values()]
+    return sorted(objects, key=lambda m: place.get((m["kind"], m["metadata"]["name"]), len(place)))
+
+
+def _still_there(left: Sequence[Manifest]) -> str:
+    shown = []
+    for manifest in left[:_SHOWN]:
+        finalizers = manifest["metadata"].get("finalizers") or []
+        held_by = (
+            f" (held by its finalizers {', '.join(finalizers)}: is their controller running?)" if finalizers else ""
+        )
+        shown.append(f"{Ref.of(manifest)}{held_by}")
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return f"still being deleted after {_GONE_SECONDS:g} s: {', '.join(shown)}{more}"

@@ -1,0 +1,224 @@
+"""The platform ``rest``: a web server with the model on Kubernetes, without a serving platform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
+
+from longshore._version import __version__
+from longshore.errors import InvalidValue
+from longshore.spec import Endpoint, Health, Release
+from longshore.targets.base import Manifest, Selection
+from longshore.targets.workload import deployment_health
+
+__all__ = ["REVISION_LABEL", "SERVER_IMAGE", "SERVICE_LABEL", "RestTarget"]
+
+SERVER_IMAGE: Final = f"ghcr.io/longshore/longshore-fastapi:{__version__}"
+"""The image with the model server: longshore and what it takes to load and serve a model."""
+
+SERVICE_LABEL: Final = "longshore.dev/service"
+REVISION_LABEL: Final = "longshore.dev/revision"
+
+_PORT: Final = 8080
+_LINGER_SECONDS: Final = 3
+_DRAIN_SECONDS: Final = 20
+_USER: Final = 1000
+
+
+class RestTarget:
+    """Renders a release as a Deployment and a Service; see :class:`longshore.targets.base.Target`.
+
+    Pods are replaced one by one as the new ones become ready, which they do once they have loaded the model and
+    checked its digest: what does not come up never gets a request.
+    """
+
+    name: ClassVar[str] = "rest"
+    previews: ClassVar[bool] = False
+
+    def render(self, release: Release) -> list[Manifest]:
+        """The Deployment and the Service.
+
+        Raises:
+            InvalidValue: If the release asks for what this platform does not have.
+        """
+        _check(release)
+        service = release.service
+        metadata = {
+            "name": service.name,
+            "namespace": service.namespace,
+            "labels": {**service.labels, SERVICE_LABEL: service.name},
+            "annotations": dict(service.annotations),
+        }
+        selector = {SERVICE_LABEL: service.name}
+        return [
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": metadata,
+                "spec": {
+                    "replicas": service.scaling.min_replicas,
+                    "revisionHistoryLimit": 3,
+                    # one more while pods are replaced, never one less
+                    "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                    "selector": {"matchLabels": selector},
+                    "template": {
+                        "metadata": {
+                            "labels": {**service.labels, **selector, REVISION_LABEL: release.revision},
+                        },
+                        "spec": _pod(release),
+                    },
+                },
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": metadata,
+                "spec": {
+                    "type": "ClusterIP",
+                    "selector": selector,
+                    "ports": [{"name": "http", "port": service.port or 80, "targetPort": "http", "protocol": "TCP"}],
+                },
+            },
+        ]
+
+    def children(self, release: Release) -> Sequence[Selection]:
+        """The service's pods, and the events of the namespace."""
+        namespace = release.service.namespace
+        return (
+            Selection("v1", "Pod", namespace, {SERVICE_LABEL: release.service.name}),
+            Selection("v1", "Event", namespace),
+        )
+
+    def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
+        """The verdict on the pods of the release's own revision."""
+        kinds: dict[str, list[Manifest]] = {}
+        for manifest in observed:
+            kinds.setdefault(manifest["kind"], []).append(manifest)
+        deployment = next(iter(kinds.get("Deployment", ())), None)
+        if deployment is None:
+            return Health.progressing("the Deployment is not there yet")
+        runs = deployment["spec"]["template"]["metadata"]["labels"].get(REVISION_LABEL)
+        if runs != release.revision:
+            return Health.failed(f"somebody else changed the Deployment: it runs revision {runs}")
+        pods = [
+            pod for pod in kinds.get("Pod", ()) if pod["metadata"]["labels"].get(REVISION_LABEL) == release.revision
+        ]
+        return deployment_health(deployment, pods, kinds.get("Event", ()))
+
+    def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:  # noqa: ARG002
+        """The Service's name in the cluster's DNS."""
+        service = release.service
+        port = "" if service.port in (None, 80) else f":{service.port}"
+        return Endpoint(
+            name=service.name,
+            url=f"http://{service.name}.{service.namespace}.svc{port}",
+            model=release.model.name,
+            revision=release.revision,
+            protocols=("v1", "v2"),
+        )
+
+
+def _check(release: Release) -> None:
+    scaling, model = release.service.scaling, release.model
+    if release.traffic.percent != 100:
+        raise InvalidValue("Traffic.percent", release.traffic.percent, "the platform 'rest' has no split: use 100")
+    if scaling.min_replicas < 1:
+        raise InvalidValue("Scaling.min_replicas", 0, "the platform 'rest' does not scale to zero: use at least 1")
+    if scaling.max_replicas not in (None, scaling.min_replicas):
+        raise InvalidValue(
+            "Scaling.max_replicas", scaling.max_replicas, "the platform 'rest' keeps min_replicas: leave this out"
+        )
+    scheme, found, rest = model.uri.partition("://")
+    if not found or scheme == "file":
+        raise InvalidValue(
+            "ModelSource.uri",
+            model.uri,
+            "pods cannot read a path of this machine: package the model into a store that they can reach, such as "
+            "s3:// (package_model with repository=URI), or give pvc://CLAIM/PATH",
+        )
+    if scheme == "pvc" and not rest.partition("/")[0]:
+        raise InvalidValue("ModelSource.uri", model.uri, "write pvc://CLAIM/PATH")
+
+
+def _pod(release: Release) -> dict[str, Any]:
+    service = release.service
+    volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": {}}]
+    mounts: list[dict[str, Any]] = [{"name": "scratch", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
+    where = release.model.uri
+    if where.startswith("pvc://"):
+        claim, _, path = where.removeprefix("pvc://").partition("/")
+        volumes.append({"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}})
+        mounts.append({"name": "model", "mountPath": "/mnt/models", "readOnly": True})
+        where = f"/mnt/models/{path}".rstrip("/")
+    container: dict[str, Any] = {
+        "name": "server",
+        "image": service.image or SERVER_IMAGE,
+        "args": _arguments(release, where),
+        "env": [{"name": name, "value": value} for name, value in service.env.items()],
+        "envFrom": [{"secretRef": {"name": name}} for name in service.secrets],
+        "ports": [{"name": "http", "containerPort": _PORT, "protocol": "TCP"}],
+        "resources": _resources(release),
+        "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 1},
+        "livenessProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        # the port is opened once the model is loaded, and how long that takes is the release's time-out to judge
+        "startupProbe": {
+            "httpGet": {"path": "/v2/health/ready", "port": "http"},
+            "periodSeconds": 1,
+            "failureThreshold": 3600,
+        },
+        # requests still arrive until every node knows that the pod is leaving
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_LINGER_SECONDS)]}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+    pod: dict[str, Any] = {
+        "containers": [container],
+        "volumes": volumes,
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": _LINGER_SECONDS + _DRAIN_SECONDS + 7,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": _USER,
+            "runAsGroup": _USER,
+            "fsGroup": _USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if service.service_account is not None:
+        pod["serviceAccountName"] = service.service_account
+    return pod
+
+
+def _arguments(release: Release, where: str) -> list[str]:
+    model = release.model
+    options = {
+        "--model": where,
+        "--framework": release.service.framework,
+        "--name": model.name,
+        "--revision": release.revision,
+        "--digest": model.digest,
+        "--model-version": model.version,
+        "--host": "0.0.0.0",  # noqa: S104 - the pod's own network
+        "--port": str(_PORT),
+        "--drain-seconds": str(_DRAIN_SECONDS),
+    }
+    return [f"{name}={value}" for name, value in options.items() if value is not None]
+
+
+def _resources(release: Release) -> dict[str, dict[str, str]]:
+    asked = release.service.resources
+    requests = {name: value for name, value in (("cpu", asked.cpu), ("memory", asked.memory)) if value is not None}
+    limits = {} if asked.memory is None else {"memory": asked.memory}
+    if asked.gpu:
+        limits["nvidia.com/gpu"] = str(asked.gpu)
+    return {name: value for name, value in (("requests", requests), ("limits", limits)) if value}
