@@ -59,6 +59,13 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--extra all --constraints requirements/dev.txt \
+		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--extra serve --extra xgboost --extra lightgbm --extra s3 --extra gcs --extra azure \
+		--constraints requirements/dev.txt \
+		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
 
 clean:  ## Remove what the other commands made
 	@rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -66,7 +66,13 @@ class Keeper:
         self.pid: int = self._process.pid
 
     def spawn(
-        self, name: str, argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, net: str | None = None
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        net: str | None = None,
+        kill: bool = False,
     ) -> int:
         """Start a process that lives no longer than the keeper; its output goes to ``NAME.log`` in the folder.
 
@@ -75,11 +81,12 @@ class Keeper:
             argv: The command.
             env: Its whole environment beside PATH and HOME.
             net: Name of a network namespace to start it in.
+            kill: End it by KILL: it has nothing to put in order.
 
         Returns:
             Its process id.
         """
-        request = {"do": "spawn", "name": name, "argv": _texts(argv), "env": dict(env or {}), "net": net}
+        request = {"do": "spawn", "name": name, "argv": _texts(argv), "env": dict(env or {}), "net": net, "kill": kill}
         pid: int = self._ask(request)["pid"]
         return pid
 
@@ -94,7 +101,7 @@ class Keeper:
         return code
 
     def stop(self, name: str, *, kill: bool = False) -> None:
-        """End a process, by KILL if asked."""
+        """End a process, by KILL if asked now or when it was started."""
         self._ask({"do": "stop", "name": name, "kill": kill})
 
     def log(self, name: str, lines: int = 15) -> str:
@@ -210,6 +217,7 @@ class _Server:
     def __init__(self) -> None:
         self._slot = _Slot()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._at_once: set[str] = set()
         self._libc = ctypes.CDLL(None)
 
     def serve(self, requests: IO[bytes], answers: socket.socket) -> bool:
@@ -230,7 +238,7 @@ class _Server:
 
     def end(self) -> None:
         for name in reversed(list(self._children)):
-            self._children[name].terminate()
+            self._tell_to_end(name)
         deadline = time.monotonic() + _TERM_SECONDS
         for name in reversed(list(self._children)):
             self._end_one(self._children.pop(name), max(0.1, deadline - time.monotonic()))
@@ -239,7 +247,13 @@ class _Server:
     def _hello(self) -> dict[str, Any]:
         return {"slot": self._slot.number, "folder": str(self._slot.folder)}
 
-    def _spawn(self, name: str, argv: list[str], env: dict[str, str], net: str | None) -> dict[str, Any]:
+    def _tell_to_end(self, name: str) -> None:
+        child = self._children[name]
+        child.kill() if name in self._at_once else child.terminate()
+
+    def _spawn(self, name: str, argv: list[str], env: dict[str, str], net: str | None, kill: bool) -> dict[str, Any]:
+        if kill:
+            self._at_once.add(name)
         if net is not None:
             # not `ip netns exec`, which mounts /sys anew and so hides the control groups
             argv = ["nsenter", f"--net=/run/netns/{net}", *argv]
@@ -273,11 +287,10 @@ class _Server:
         return {"code": self._children[name].poll() if name in self._children else 0}
 
     def _stop(self, name: str, kill: bool) -> dict[str, Any]:
-        child = self._children.pop(name)
         if kill:
-            child.kill()
-        else:
-            child.terminate()
+            self._at_once.add(name)
+        self._tell_to_end(name)
+        child = self._children.pop(name)
         self._end_one(child, _TERM_SECONDS)
         return {}
 

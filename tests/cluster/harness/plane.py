@@ -31,6 +31,11 @@ class Plane:
         address: Where the API server listens.
         services: Range of the addresses of Services.
         net: Network namespace that all is started in; None is the machine's.
+
+    Attributes:
+        url: Address of the API server.
+        authority: Signs the certificates of all that take part.
+        kubectl: The program.
     """
 
     def __init__(
@@ -38,8 +43,8 @@ class Plane:
     ) -> None:
         self._keeper = keeper
         self._address = address
-        self._services = services
-        self._net = net
+        self.services = services
+        self.net = net
         self._programs = built("kubernetes")
         self.folder = keeper.folder
         self.kubectl = self._programs / "kubectl"
@@ -95,12 +100,12 @@ class Plane:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder}/service-accounts.key",
             f"--service-account-signing-key-file={folder}/service-accounts.key",
-            f"--service-cluster-ip-range={self._services}",
+            f"--service-cluster-ip-range={self.services}",
             "--authorization-mode=Node,RBAC",
             f"--token-auth-file={folder}/tokens.csv",
             "--allow-privileged=true",
             # in a network of its own, pods find the API server behind the Service `kubernetes`
-            f"--endpoint-reconciler-type={'none' if self._net is None else 'lease'}",
+            f"--endpoint-reconciler-type={'none' if self.net is None else 'lease'}",
             "--default-not-ready-toleration-seconds=5",
             "--default-unreachable-toleration-seconds=5",
             "--profiling=false",
@@ -119,7 +124,7 @@ class Plane:
         )
 
     def _write_secrets(self) -> None:
-        service = self._services.rsplit(".", 1)[0] + ".1"
+        service = self.services.rsplit(".", 1)[0] + ".1"
         names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
         self.authority.issue("api", "kube-apiserver", hosts=[*names, "127.0.0.1", self._address, service])
         self.authority.issue("kubelet-client", "kube-apiserver-kubelet-client", organization="system:masters")
@@ -159,11 +164,11 @@ class Plane:
             f"--cluster-signing-key-file={self.folder}/ca.key",
             "--node-monitor-period=1s",
             "--node-monitor-grace-period=10s",
-            f"--service-cluster-ip-range={self._services}",
+            f"--service-cluster-ip-range={self.services}",
         ]
 
     def _spawn(self, program: str, *options: str) -> None:
-        self._keeper.spawn(program, [self._programs / program, *options], net=self._net)
+        self._keeper.spawn(program, [self._programs / program, *options], net=self.net)
 
     def _api_ready(self) -> bool:
         self._keeper.check("etcd")

@@ -1,0 +1,221 @@
+"""Container images without a public registry: built with buildah, on a base that is made here.
+
+``python:3.11-slim`` is a Debian system with Python in /usr/local. A stand-in of that name, of debootstrap's smallest
+system and this machine's own Python, is put into buildah's storage, so that ordinary Dockerfiles build unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.builds import built
+from harness.system import Missing, cache_folder, locked
+
+__all__ = ["LONGSHORE_IMAGES", "Images"]
+
+ROOT = Path(__file__).parents[3]
+PYTHON_IMAGE = "docker.io/library/python:3.11-slim"
+LONGSHORE_IMAGES = ("python", "fastapi")
+"""Folders of manifests/images with a Dockerfile; NAME becomes ghcr.io/longshore/longshore-NAME."""
+
+_PACKAGES = (
+    "ca-certificates",
+    "libbz2-1.0",
+    "libffi8",
+    "liblzma5",
+    "libncursesw6",
+    "libreadline8",
+    "libsqlite3-0",
+    "libssl3",
+    "libuuid1",
+    "netbase",
+    "tzdata",
+    "zlib1g",
+)
+_SUITE = "bookworm"
+_MIRROR = "http://deb.debian.org/debian"
+_EXCLUDED = ("*/test", "*/tests", "*/__pycache__", "*.a", "./lib/python3.*/site-packages/*", "./bin/*", "./share/*")
+_SMALL = {"pause": "images", "coredns": "coredns"}
+
+
+class Images:
+    """Builds images and pushes them to a registry."""
+
+    def __init__(self) -> None:
+        self._folder = cache_folder() / "containers"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._environment = {**os.environ, **self._settings()}
+
+    def build(self) -> list[str]:
+        """Build all images that the tests take, as far as something changed; returns their names.
+
+        Raises:
+            Missing: If one cannot be built.
+        """
+        with locked(self._folder / "lock"):
+            names = [self._build_small(name) for name in _SMALL]
+            self._make_base()
+            return [*names, *(self._build_longshore(name) for name in LONGSHORE_IMAGES)]
+
+    def names(self) -> list[str]:
+        """The images that :meth:`build` makes.
+
+        Raises:
+            Missing: If they were not built yet.
+        """
+        names = [*(f"registry.local/{name}:1" for name in _SMALL), *(longshore_image(n) for n in LONGSHORE_IMAGES)]
+        for name in names:
+            if not self._has(name):
+                raise Missing(f"the image {name} is not built: run 'make cluster-parts'")
+        return names
+
+    def push(self, name: str, registry: str, tag: str | None = None) -> None:
+        """Push an image to a registry under its path, without its host: nodes pull from there whatever the host."""
+        path = name.partition("/")[2] if tag is None else tag
+        # uncompressed: it goes over no real network, and its digest is known without reading it
+        command = [
+            "push",
+            "--quiet",
+            "--tls-verify=false",
+            "--disable-compression",
+            name,
+            f"docker://{registry}/{path}",
+        ]
+        self._buildah(*command)
+
+    def _build_longshore(self, name: str) -> str:
+        image = longshore_image(name)
+        self.bud(image, ROOT / "manifests" / "images" / name / "Dockerfile", ROOT)
+        return image
+
+    def bud(self, image: str, dockerfile: Path, context: Path) -> None:
+        """Build a Dockerfile; layers that did not change are taken from the build before."""
+        options = ["--pull-never", "--layers", "--isolation", "oci", "--runtime", "runc", "--network", "host"]
+        self._buildah("bud", *options, *_trust(), "--tag", image, "--file", str(dockerfile), str(context))
+
+    def _build_small(self, name: str) -> str:
+        image = f"registry.local/{name}:1"
+        program = built(_SMALL[name]) / name
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        if self._has(image, digest):
+            return image
+        with tempfile.TemporaryDirectory() as context:
+            shutil.copy(program, context)
+            lines = ["FROM scratch", f"COPY {name} /{name}", f"LABEL content={digest}", f'ENTRYPOINT ["/{name}"]']
+            (Path(context) / "Dockerfile").write_text("\n".join(lines))
+            self.bud(image, Path(context) / "Dockerfile", Path(context))
+        return image
+
+    def _make_base(self) -> None:
+        digest = hashlib.sha256(json.dumps([sys.version, _PACKAGES, _SUITE, _EXCLUDED]).encode()).hexdigest()
+        if self._has(PYTHON_IMAGE, digest):
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            root = Path(scratch) / "root"
+            include = f"--include={','.join(_PACKAGES)}"
+            _run(["debootstrap", "--variant=minbase", include, _SUITE, str(root), _MIRROR])
+            _install_python(root)
+            archive = Path(scratch) / "root.tar"
+            _run(["tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), "."])
+            path = "PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
+            lines = ["FROM scratch", "ADD root.tar /", f"ENV {path} LANG=C.UTF-8", f"LABEL content={digest}"]
+            context = Path(scratch) / "context"
+            context.mkdir()
+            archive.rename(context / "root.tar")
+            (context / "Dockerfile").write_text("\n".join([*lines, 'CMD ["python3"]']))
+            self.bud(PYTHON_IMAGE, context / "Dockerfile", context)
+
+    def _has(self, image: str, content: str | None = None) -> bool:
+        done = subprocess.run(
+            ["buildah", "inspect", "--type", "image", image],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return False
+        labels = json.loads(done.stdout)["OCIv1"]["config"].get("Labels") or {}
+        return content is None or labels.get("content") == content
+
+    def _buildah(self, *arguments: str) -> str:
+        return _run(["buildah", *arguments], self._environment)
+
+    def _settings(self) -> dict[str, str]:
+        """Settings of the container tools that depend on nothing else on the machine."""
+        folder = self._folder
+        files = {
+            "storage.conf": (
+                f'[storage]\ndriver = "overlay"\nrunroot = "{folder}/run"\ngraphroot = "{folder}/storage"\n'
+            ),
+            "containers.conf": (
+                "[containers]\ndefault_ulimits = []\n"
+                'netns = "host"\ncgroups = "enabled"\n'
+                'seccomp_profile = "unconfined"\napparmor_profile = "unconfined"\n'
+                '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+            ),
+            "registries.conf": 'unqualified-search-registries = ["docker.io"]\n',
+            "policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
+        }
+        for name, content in files.items():
+            (folder / name).write_text(content)
+        return {
+            "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
+            "CONTAINERS_CONF": f"{folder}/containers.conf",
+            "CONTAINERS_REGISTRIES_CONF": f"{folder}/registries.conf",
+        }
+
+
+def longshore_image(name: str) -> str:
+    """Full name of one of longshore's own images in this checkout's version."""
+    version = (ROOT / "sdk" / "_version.py").read_text().split('"')[-2]
+    return f"ghcr.io/longshore/longshore-{name}:{version}"
+
+
+def _install_python(root: Path) -> None:
+    """Copy this interpreter's installation to /usr/local of a Debian system."""
+    base = Path(sys.base_prefix)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    local = root / "usr" / "local"
+    excluded = [f"--exclude={pattern}" for pattern in _EXCLUDED]
+    archive = subprocess.Popen(["tar", "-C", str(base), *excluded, "-cf", "-", "."], stdout=subprocess.PIPE)
+    with archive:
+        subprocess.run(["tar", "-C", str(local), "-xf", "-"], stdin=archive.stdout, check=True)
+    shutil.copy(base / "bin" / version, local / "bin" / version)
+    for link, target in (("python3", version), ("python", "python3")):
+        (local / "bin" / link).symlink_to(target)
+    packages = f"lib/{version}/site-packages"
+    for name in ("pip", "setuptools", "wheel"):
+        for found in (base / packages).glob(f"{name}*"):
+            if found.is_dir():
+                shutil.copytree(found, local / packages / found.name, dirs_exist_ok=True)
+    for waste in ("var/cache/apt", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+        shutil.rmtree(root / waste, ignore_errors=True)
+    (root / "var/cache/apt/archives/partial").mkdir(parents=True)
+    _run(["chroot", str(root), "/sbin/ldconfig"])
+    _run(["chroot", str(root), "/usr/local/bin/python", "-c", "import ssl, sqlite3, bz2, lzma, ctypes, zlib, pip"])
+
+
+def _trust() -> list[str]:
+    """The machine's own certificates and pip settings for the time of a build; nothing of them stays in the image."""
+    options: list[str] = []
+    files = {os.environ.get(name, "") for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")}
+    for path in sorted({*files, "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"} - {""}):
+        if Path(path).is_file():
+            options += ["--volume", f"{path}:{path}:ro"]
+    return options
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Missing(f"'{' '.join(command[:3])}' failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    return done.stdout

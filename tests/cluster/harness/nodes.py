@@ -1,0 +1,164 @@
+"""A cluster with real nodes, a registry and DNS."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harness.builds import built
+from harness.cluster import eventually
+from harness.images import Images
+from harness.keeper import Keeper
+from harness.network import Network
+from harness.node import Node
+from harness.plane import Plane
+from harness.system import NODE_COMMANDS, cache_folder, need_commands, need_root
+
+__all__ = ["NodesCluster"]
+
+_COREFILE = """\
+.:53 {
+    errors
+    health
+    ready
+    kubernetes cluster.local in-addr.arpa {
+        pods insecure
+        ttl 1
+    }
+}
+"""
+
+
+class NodesCluster:
+    """Starts everything; it ends with its keeper.
+
+    Args:
+        keeper: Holds it.
+        count: Number of nodes.
+
+    Attributes:
+        cluster: For the tests.
+        plane: Its control plane.
+        network: Its network.
+        nodes: Its nodes.
+        registry: Address of the registry that its nodes pull from.
+
+    Raises:
+        Missing: If the machine lacks a part.
+    """
+
+    def __init__(self, keeper: Keeper, count: int = 1) -> None:
+        need_root()
+        need_commands(NODE_COMMANDS)
+        self._keeper = keeper
+        images = Images()
+        names = images.names()
+        programs = built("images")
+        self.network = Network(keeper)
+        self.network.start()
+        self.registry = f"{self.network.address}:5000"
+        layers = cache_folder() / "layers"
+        layers.mkdir(parents=True, exist_ok=True)
+        keeper.spawn("registry", [programs / "registry", self.registry, layers], net=self.network.hub)
+        self.plane = Plane(keeper, address=self.network.address, services=self.network.services, net=self.network.hub)
+        with ThreadPoolExecutor(1) as pool:
+            pushed = pool.submit(self._push, images, names)
+            self.cluster = self.plane.start()
+            pushed.result()
+        self.nodes = [Node(keeper, self.plane, self.network, n + 1, self.registry) for n in range(count)]
+        for node in self.nodes:
+            node.start()
+        self._start_dns()
+        for node in self.nodes:
+            node.wait_ready(self.cluster)
+        eventually(self._dns_ready, "DNS", 60)
+
+    def push(self, image: str, path: str) -> None:
+        """Push an image that was built here to the registry, under another path and tag."""
+        Images().push(image, self.registry, path)
+
+    def _push(self, images: Images, names: list[str]) -> None:
+        eventually(self._registry_answers, "registry", 20)
+        for name in names:
+            images.push(name, self.registry)
+
+    def _registry_answers(self) -> bool:
+        self._keeper.check("registry")
+        with contextlib.closing(http.client.HTTPConnection(self.registry, timeout=2)) as connection:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status == 200
+
+    def _dns_ready(self) -> bool:
+        status = self.cluster.request("GET", "/apis/apps/v1/namespaces/kube-system/deployments/coredns")["status"]
+        return bool(status.get("availableReplicas"))
+
+    def _start_dns(self) -> None:
+        for path, manifest in _dns(self.network.dns).items():
+            self.cluster.apply(path, manifest)
+
+
+def _dns(address: str) -> dict[str, dict[str, Any]]:
+    """Paths and objects of the cluster's DNS."""
+    name = {"name": "coredns", "namespace": "kube-system"}
+    labels = {"k8s-app": "kube-dns"}
+    rules = [
+        {"apiGroups": [""], "resources": ["endpoints", "services", "pods", "namespaces"], "verbs": ["list", "watch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
+    ]
+    container = {
+        "name": "coredns",
+        "image": "registry.local/coredns:1",
+        "args": ["-conf", "/etc/coredns/Corefile"],
+        "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}],
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8181}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "config", "mountPath": "/etc/coredns", "readOnly": True}],
+    }
+    pod = {
+        "serviceAccountName": "coredns",
+        "priorityClassName": "system-cluster-critical",
+        "dnsPolicy": "Default",
+        "containers": [container],
+        "volumes": [{"name": "config", "configMap": {"name": "coredns"}}],
+    }
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns"}
+    ports = [{"name": kind.lower(), "port": 53, "protocol": kind} for kind in ("UDP", "TCP")]
+    space = "/api/v1/namespaces/kube-system"
+    return {
+        f"{space}/serviceaccounts/coredns": {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:coredns": {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": "system:coredns"},
+            "rules": rules,
+        },
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:coredns": {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": "system:coredns"},
+            "roleRef": role,
+            "subjects": [{"kind": "ServiceAccount", **name}],
+        },
+        f"{space}/configmaps/coredns": {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": name,
+            "data": {"Corefile": _COREFILE},
+        },
+        "/apis/apps/v1/namespaces/kube-system/deployments/coredns": {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": name,
+            "spec": {
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod},
+            },
+        },
+        f"{space}/services/kube-dns": {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+            "spec": {"clusterIP": address, "selector": labels, "ports": ports},
+        },
+    }
