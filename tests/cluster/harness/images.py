@@ -43,6 +43,10 @@ _PACKAGES = (
 _SUITE = "bookworm"
 _MIRROR = "http://deb.debian.org/debian"
 _EXCLUDED = ("*/test", "*/tests", "*/__pycache__", "*.a", "./lib/python3.*/site-packages/*", "./bin/*", "./share/*")
+_CONTENT = "content"
+"""Label with the digest of what an image was built of."""
+
+_CONTEXT = ("sdk", "components", "pipelines", "requirements", "setup.cfg", "pyproject.toml")
 _SMALL = {"pause": "images", "coredns": "coredns"}
 
 
@@ -65,53 +69,41 @@ class Images:
             self._make_base()
             return [*names, *(self._build_longshore(name) for name in LONGSHORE_IMAGES)]
 
-    def names(self) -> list[str]:
-        """The images that :meth:`build` makes.
+    def identity(self, image: str) -> str:
+        """Digest of an image's content."""
+        identity: str = json.loads(self._buildah("inspect", "--type", "image", image))["FromImageID"]
+        return identity
 
-        Raises:
-            Missing: If they were not built yet.
-        """
-        names = [*(f"registry.local/{name}:1" for name in _SMALL), *(longshore_image(n) for n in LONGSHORE_IMAGES)]
-        for name in names:
-            if not self._has(name):
-                raise Missing(f"the image {name} is not built: run 'make cluster-parts'")
-        return names
-
-    def push(self, name: str, registry: str, tag: str | None = None) -> None:
-        """Push an image to a registry under its path, without its host: nodes pull from there whatever the host."""
-        path = name.partition("/")[2] if tag is None else tag
-        # uncompressed: it goes over no real network, and its digest is known without reading it
-        command = [
-            "push",
-            "--quiet",
-            "--tls-verify=false",
-            "--disable-compression",
-            name,
-            f"docker://{registry}/{path}",
-        ]
-        self._buildah(*command)
+    def push(self, image: str, registry: str, path: str | None = None) -> None:
+        """Push an image to a registry, under its path without the host unless another one is given."""
+        path = path or image.partition("/")[2]
+        self._buildah("push", "--quiet", "--tls-verify=false", image, f"docker://{registry}/{path}")
 
     def _build_longshore(self, name: str) -> str:
         image = longshore_image(name)
-        self.bud(image, ROOT / "manifests" / "images" / name / "Dockerfile", ROOT)
+        dockerfile = ROOT / "manifests" / "images" / name / "Dockerfile"
+        content = _digest_of([dockerfile, *(path for given in _CONTEXT for path in _files(ROOT / given))])
+        if not self._has(image, content):
+            self._bud(image, dockerfile, ROOT, content)
         return image
 
-    def bud(self, image: str, dockerfile: Path, context: Path) -> None:
+    def _bud(self, image: str, dockerfile: Path, context: Path, content: str) -> None:
         """Build a Dockerfile; layers that did not change are taken from the build before."""
         options = ["--pull-never", "--layers", "--isolation", "oci", "--runtime", "runc", "--network", "host"]
-        self._buildah("bud", *options, *_trust(), "--tag", image, "--file", str(dockerfile), str(context))
+        options += ["--label", f"{_CONTENT}={content}", *_trust()]
+        self._buildah("bud", *options, "--tag", image, "--file", str(dockerfile), str(context))
 
     def _build_small(self, name: str) -> str:
         image = f"registry.local/{name}:1"
         program = built(_SMALL[name]) / name
-        digest = hashlib.sha256(program.read_bytes()).hexdigest()
-        if self._has(image, digest):
+        content = _digest_of([program])
+        if self._has(image, content):
             return image
         with tempfile.TemporaryDirectory() as context:
             shutil.copy(program, context)
-            lines = ["FROM scratch", f"COPY {name} /{name}", f"LABEL content={digest}", f'ENTRYPOINT ["/{name}"]']
+            lines = ["FROM scratch", f"COPY {name} /{name}", f'ENTRYPOINT ["/{name}"]']
             (Path(context) / "Dockerfile").write_text("\n".join(lines))
-            self.bud(image, Path(context) / "Dockerfile", Path(context))
+            self._bud(image, Path(context) / "Dockerfile", Path(context), content)
         return image
 
     def _make_base(self) -> None:
@@ -126,12 +118,12 @@ class Images:
             archive = Path(scratch) / "root.tar"
             _run(["tar", "-C", str(root), "--numeric-owner", "-cf", str(archive), "."])
             path = "PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
-            lines = ["FROM scratch", "ADD root.tar /", f"ENV {path} LANG=C.UTF-8", f"LABEL content={digest}"]
+            lines = ["FROM scratch", "ADD root.tar /", f"ENV {path} LANG=C.UTF-8"]
             context = Path(scratch) / "context"
             context.mkdir()
             archive.rename(context / "root.tar")
             (context / "Dockerfile").write_text("\n".join([*lines, 'CMD ["python3"]']))
-            self.bud(PYTHON_IMAGE, context / "Dockerfile", context)
+            self._bud(PYTHON_IMAGE, context / "Dockerfile", context, digest)
 
     def _has(self, image: str, content: str | None = None) -> bool:
         done = subprocess.run(
@@ -144,7 +136,7 @@ class Images:
         if done.returncode:
             return False
         labels = json.loads(done.stdout)["OCIv1"]["config"].get("Labels") or {}
-        return content is None or labels.get("content") == content
+        return content is None or labels.get(_CONTENT) == content
 
     def _buildah(self, *arguments: str) -> str:
         return _run(["buildah", *arguments], self._environment)
@@ -178,6 +170,19 @@ def longshore_image(name: str) -> str:
     """Full name of one of longshore's own images in this checkout's version."""
     version = (ROOT / "sdk" / "_version.py").read_text().split('"')[-2]
     return f"ghcr.io/longshore/longshore-{name}:{version}"
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*"))
+
+
+def _digest_of(paths: Sequence[Path]) -> str:
+    """Digest of files' names and content; caches beside them do not count."""
+    content = hashlib.sha256()
+    for path in paths:
+        if path.is_file() and "__pycache__" not in path.parts:
+            content.update(path.name.encode() + b"\0" + path.read_bytes())
+    return content.hexdigest()
 
 
 def _install_python(root: Path) -> None:

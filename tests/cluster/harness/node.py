@@ -16,6 +16,7 @@ from harness.cluster import Cluster, eventually, write_kubeconfig
 from harness.keeper import Keeper
 from harness.network import Network
 from harness.plane import Plane
+from harness.store import Store
 from harness.system import Missing
 
 __all__ = ["Node"]
@@ -40,11 +41,12 @@ class Node:
         network: Its network.
         index: Number of the node, from 1.
         registry: Address of the registry that all images are pulled from, whatever their name says.
+        store: The images that it has from the start.
     """
 
-    def __init__(self, keeper: Keeper, plane: Plane, network: Network, index: int, registry: str) -> None:
+    def __init__(self, keeper: Keeper, plane: Plane, network: Network, index: int, registry: str, store: Store) -> None:
         self._keeper, self._plane, self._network, self._index = keeper, plane, network, index
-        self._registry = registry
+        self._registry, self._store = registry, store
         self._programs = built("kubernetes")
         self.name = network.node_name(index)
         self.address = network.node_address(index)
@@ -56,6 +58,7 @@ class Node:
         self._network.add_node(self._index)
         self._make_cgroups()
         self._write_files()
+        self._store.copy(self._folder / "containerd")
         isolated = ["--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "--propagation", "private"]
         init: list[str | Path] = ["unshare", *isolated, "sh", self._folder / "init.sh"]
         self._keeper.spawn(self.name, init, net=self.name, kill=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.builds import built
@@ -14,6 +11,7 @@ from harness.keeper import Keeper
 from harness.network import Network
 from harness.node import Node
 from harness.plane import Plane
+from harness.store import Store
 from harness.system import NODE_COMMANDS, cache_folder, need_commands, need_root
 
 __all__ = ["NodesCluster"]
@@ -53,8 +51,7 @@ class NodesCluster:
         need_root()
         need_commands(NODE_COMMANDS)
         self._keeper = keeper
-        images = Images()
-        names = images.names()
+        store = Store.ready()
         programs = built("images")
         self.network = Network(keeper)
         self.network.start()
@@ -63,11 +60,8 @@ class NodesCluster:
         layers.mkdir(parents=True, exist_ok=True)
         keeper.spawn("registry", [programs / "registry", self.registry, layers], net=self.network.hub)
         self.plane = Plane(keeper, address=self.network.address, services=self.network.services, net=self.network.hub)
-        with ThreadPoolExecutor(1) as pool:
-            pushed = pool.submit(self._push, images, names)
-            self.cluster = self.plane.start()
-            pushed.result()
-        self.nodes = [Node(keeper, self.plane, self.network, n + 1, self.registry) for n in range(count)]
+        self.cluster = self.plane.start()
+        self.nodes = [Node(keeper, self.plane, self.network, n + 1, self.registry, store) for n in range(count)]
         for node in self.nodes:
             node.start()
         self._start_dns()
@@ -76,19 +70,8 @@ class NodesCluster:
         eventually(self._dns_ready, "DNS", 60)
 
     def push(self, image: str, path: str) -> None:
-        """Push an image that was built here to the registry, under another path and tag."""
+        """Push an image that was built here to the registry, under another path and tag: nodes have to pull it."""
         Images().push(image, self.registry, path)
-
-    def _push(self, images: Images, names: list[str]) -> None:
-        eventually(self._registry_answers, "registry", 20)
-        for name in names:
-            images.push(name, self.registry)
-
-    def _registry_answers(self) -> bool:
-        self._keeper.check("registry")
-        with contextlib.closing(http.client.HTTPConnection(self.registry, timeout=2)) as connection:
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status == 200
 
     def _dns_ready(self) -> bool:
         status = self.cluster.request("GET", "/apis/apps/v1/namespaces/kube-system/deployments/coredns")["status"]

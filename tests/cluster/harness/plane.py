@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import secrets
-import socket
 import ssl
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from harness.builds import built
 from harness.certificates import Authority, write_signing_key
 from harness.cluster import Cluster, eventually, write_kubeconfig
 from harness.keeper import Keeper
+from harness.system import free_port
 
 __all__ = ["Plane"]
 
@@ -49,7 +49,7 @@ class Plane:
         self.folder = keeper.folder
         self.kubectl = self._programs / "kubectl"
         self.authority = Authority(self.folder)
-        self._ports = {name: _free_port() for name in ("etcd", "peers", "api", "controllers", "scheduler")}
+        self._ports = {name: free_port() for name in ("etcd", "peers", "api", "controllers", "scheduler")}
         self.url = f"https://{address}:{self._ports['api']}"
         self._tokens: dict[str, str] = {}
 
@@ -178,10 +178,3 @@ class Plane:
         with contextlib.closing(connection):
             connection.request("GET", "/readyz", headers={"Authorization": f"Bearer {self._tokens[_ADMINISTRATOR]}"})
             return bool(connection.getresponse().read() == b"ok")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["NODE_COMMANDS", "Missing", "cache_folder", "install", "locked", "need_commands", "need_root"]
+__all__ = ["NODE_COMMANDS", "Missing", "cache_folder", "free_port", "install", "locked", "need_commands", "need_root"]
 
 NODE_COMMANDS = {
     "containerd": "containerd",
@@ -85,3 +86,11 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
