@@ -10,7 +10,9 @@ KEEP ?=
 ONLY ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint docs docs-serve unit bench compile reference lock clean
+HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
+
+.PHONY: help setup demo test lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +26,7 @@ $(READY): requirements/dev.txt setup.cfg pyproject.toml tools/setup.sh
 demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
 	@KEEP="$(KEEP)" tools/demo.sh
 
-test: lint docs  ## Check, build the docs and run all tests
+test: lint docs cluster-parts  ## Check, build the docs and run all tests
 	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 unit: $(READY)  ## Run the pure tests only
@@ -45,6 +47,15 @@ docs-serve: $(READY)  ## Show the documentation on this machine
 
 bench: $(READY)  ## Measure against peers; ONLY=name for one
 	@ONLY="$(ONLY)" $(BIN)/python tests/benchmarks/run.py
+
+cluster-parts: $(READY)  ## Build what the tests on Kubernetes take, once
+	@$(HARNESS) parts
+
+cluster: cluster-parts  ## Start a Kubernetes cluster on this machine; as root with a real node
+	@$(HARNESS) up
+
+cluster-down: $(READY)  ## End it
+	@$(HARNESS) down
 
 compile: $(READY)  ## Compile the pipelines into manifests/pipelines/
 	@$(BIN)/python tools/generate.py pipelines

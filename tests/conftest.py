@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+PENGUINS = Path(__file__).parents[1] / "examples" / "data" / "penguins.csv"
 
 # several threads for each of several processes only wait for each other on a small machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +18,36 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LONGSHORE_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def constant_models(tmp_path_factory):
+    """Models by number: each predicts its own number, whatever it is asked, so that an answer tells who gave it."""
+    from longshore.packaging import save_model
+    from longshore.spec import ModelSource
+    from longshore.training.data import read_table
+    from longshore.training.fit import train_sklearn
+
+    frame = read_table(str(PENGUINS))
+    made = {}
+
+    def make(number):
+        if number not in made:
+            directory = tmp_path_factory.mktemp("models") / str(number)
+            trained = train_sklearn(
+                frame,
+                target="body_mass_g",
+                estimator="sklearn.dummy.DummyRegressor",
+                parameters={"strategy": "constant", "constant": float(number)},
+                task="regression",
+            )
+            digest = save_model(directory, trained.model, trained.card)
+            made[number] = ModelSource(
+                uri=str(directory), format="sklearn", name="penguins", version=str(number), digest=digest
+            )
+        return made[number]
+
+    return make
 
 
 @pytest.hookimpl(hookwrapper=True)

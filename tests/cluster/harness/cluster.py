@@ -78,6 +78,7 @@ class Cluster:
         configuration = client.Configuration()
         config.load_kube_config(str(kubeconfig), client_configuration=configuration)
         self._client = client.ApiClient(configuration)
+        self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
         self.url: str = configuration.host
         self.authority = Path(configuration.ssl_ca_cert).read_bytes()
 
@@ -114,15 +115,31 @@ class Cluster:
         )
         return answer
 
-    def apply(self, path: str, manifest: Mapping[str, Any], manager: str = "harness") -> Any:
-        """Server-side apply; ``path`` is that of the object."""
+    def apply(self, manifest: Mapping[str, Any], manager: str = "harness") -> Any:
+        """Server-side apply; what others own is taken over."""
         query = {"fieldManager": manager, "force": "true"}
         # a path may answer 404 for a moment after its CRD was established
         return eventually(
-            lambda: self.request("PATCH", path, manifest, query=query, kind="application/apply-patch+yaml"),
-            f"apply {path}",
+            lambda: self.request(
+                "PATCH", self.path(manifest), manifest, query=query, kind="application/apply-patch+yaml"
+            ),
+            f"{manifest['kind']} {manifest['metadata']['name']} applied",
             20,
         )
+
+    def path(self, manifest: Mapping[str, Any]) -> str:
+        """Path of an object."""
+        version, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        if (version, kind) not in self._plurals:
+            for entry in self.request("GET", root)["resources"]:
+                if "/" not in entry["name"]:
+                    self._plurals[version, entry["kind"]] = (entry["name"], entry["namespaced"])
+        if (version, kind) not in self._plurals:
+            raise OSError(f"the cluster does not know {kind} ({version}) yet")
+        plural, namespaced = self._plurals[version, kind]
+        place = f"/namespaces/{metadata.get('namespace', 'default')}" if namespaced else ""
+        return f"{root}{place}/{plural}/{metadata['name']}"
 
     def get(self, path: str) -> Any | None:
         """An object, None if there is none."""
@@ -149,8 +166,8 @@ class Cluster:
 
     def kubeconfig_of(self, namespace: str, service_account: str) -> Path:
         """A kubeconfig of a service account; the account is made if it is not there."""
-        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}"
-        self.apply(path, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": service_account}})
+        metadata = {"name": service_account, "namespace": namespace}
+        self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
         return write_kubeconfig(
             self._folder / f"{namespace}-{service_account}.kubeconfig",
             self.url,

@@ -24,7 +24,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["SLOTS", "CommandFailed", "Keeper", "leftovers", "runs_folder", "sweep"]
+from harness.system import locked
+
+__all__ = ["SLOTS", "CommandFailed", "Keeper", "end_detached", "leftovers", "runs_folder", "sweep"]
 
 SLOTS = 16
 """Clusters at a time on one machine: each has a folder and a network of its own."""
@@ -51,10 +53,14 @@ class Keeper:
 
     def __init__(self, *, detached: bool = False) -> None:
         ours, theirs = socket.socketpair()
+        # who reads the output of the caller must not wait for a keeper that stays
+        output = subprocess.DEVNULL if detached else None
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.keeper", *(["--detached"] if detached else [])],
                 stdin=theirs.fileno(),
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
                 cwd=Path(__file__).parents[1],
             )
@@ -145,7 +151,7 @@ def _texts(argv: Sequence[str | Path]) -> list[str]:
 class _Slot:
     """A folder that no other keeper uses as long as this process lives, and its journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, detached: bool) -> None:
         root = runs_folder()
         root.mkdir(mode=0o700, exist_ok=True)
         for number in range(SLOTS):
@@ -159,7 +165,7 @@ class _Slot:
             _undo_folder(self.folder)
             self.folder.mkdir(mode=0o700)
             os.truncate(lock, 0)
-            os.write(lock, str(os.getpid()).encode())
+            os.write(lock, json.dumps({"pid": os.getpid(), "detached": detached}).encode())
             return
         raise SystemExit(f"all {SLOTS} slots in {root} are taken")
 
@@ -205,6 +211,19 @@ def sweep() -> list[Path]:
     return swept
 
 
+def end_detached() -> list[Path]:
+    """End the clusters that were started to stay, and undo what killed ones left; returns their folders."""
+    ended = sweep()
+    for folder in leftovers():
+        lock = runs_folder() / f"{folder.name}.lock"
+        holder = json.loads(lock.read_text() or "{}")
+        if holder.get("detached"):
+            os.kill(holder["pid"], signal.SIGTERM)
+            with locked(lock):
+                ended.append(folder)
+    return ended
+
+
 def leftovers() -> list[Path]:
     """Folders of clusters, running or not."""
     root = runs_folder()
@@ -214,8 +233,8 @@ def leftovers() -> list[Path]:
 class _Server:
     """The keeper's process."""
 
-    def __init__(self) -> None:
-        self._slot = _Slot()
+    def __init__(self, *, detached: bool) -> None:
+        self._slot = _Slot(detached=detached)
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._at_once: set[str] = set()
         self._libc = ctypes.CDLL(None)
@@ -305,7 +324,8 @@ class _Server:
 
 def _main() -> None:
     caller = socket.socket(fileno=os.dup(0))
-    server = _Server()
+    detached = "--detached" in sys.argv
+    server = _Server(detached=detached)
 
     def leave(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -320,7 +340,7 @@ def _main() -> None:
         closed = server.serve(caller.makefile("rb"), caller)
     if closed:
         return
-    if "--detached" in sys.argv:
+    if detached:
         while True:
             signal.pause()
     server.end()

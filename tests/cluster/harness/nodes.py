@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from harness.builds import built
@@ -69,6 +70,10 @@ class NodesCluster:
             node.wait_ready(self.cluster)
         eventually(self._dns_ready, "DNS", 60)
 
+    def spawn(self, name: str, argv: Sequence[str]) -> None:
+        """Start a process beside the control plane: pods reach it at the network's address."""
+        self._keeper.spawn(name, argv, net=self.network.hub, kill=True)
+
     def push(self, image: str, path: str) -> None:
         """Push an image that was built here to the registry, under another path and tag: nodes have to pull it."""
         Images().push(image, self.registry, path)
@@ -78,12 +83,12 @@ class NodesCluster:
         return bool(status.get("availableReplicas"))
 
     def _start_dns(self) -> None:
-        for path, manifest in _dns(self.network.dns).items():
-            self.cluster.apply(path, manifest)
+        for manifest in _dns(self.network.dns):
+            self.cluster.apply(manifest)
 
 
-def _dns(address: str) -> dict[str, dict[str, Any]]:
-    """Paths and objects of the cluster's DNS."""
+def _dns(address: str) -> list[dict[str, Any]]:
+    """The objects of the cluster's DNS."""
     name = {"name": "coredns", "namespace": "kube-system"}
     labels = {"k8s-app": "kube-dns"}
     rules = [
@@ -107,29 +112,28 @@ def _dns(address: str) -> dict[str, dict[str, Any]]:
     }
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns"}
     ports = [{"name": kind.lower(), "port": 53, "protocol": kind} for kind in ("UDP", "TCP")]
-    space = "/api/v1/namespaces/kube-system"
-    return {
-        f"{space}/serviceaccounts/coredns": {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
-        "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:coredns": {
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": name},
+        {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
             "metadata": {"name": "system:coredns"},
             "rules": rules,
         },
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:coredns": {
+        {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
             "metadata": {"name": "system:coredns"},
             "roleRef": role,
             "subjects": [{"kind": "ServiceAccount", **name}],
         },
-        f"{space}/configmaps/coredns": {
+        {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": name,
             "data": {"Corefile": _COREFILE},
         },
-        "/apis/apps/v1/namespaces/kube-system/deployments/coredns": {
+        {
             "apiVersion": "apps/v1",
             "kind": "Deployment",
             "metadata": name,
@@ -138,10 +142,10 @@ def _dns(address: str) -> dict[str, dict[str, Any]]:
                 "template": {"metadata": {"labels": labels}, "spec": pod},
             },
         },
-        f"{space}/services/kube-dns": {
+        {
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "kube-dns", "namespace": "kube-system"},
             "spec": {"clusterIP": address, "selector": labels, "ports": ports},
         },
-    }
+    ]

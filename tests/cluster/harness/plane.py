@@ -113,9 +113,9 @@ class Plane:
         self._spawn("kube-apiserver", *options)
         eventually(self._api_ready, "API server", 90)
 
-    def stop_api_server(self, *, kill: bool = False) -> None:
-        """End the API server."""
-        self._keeper.stop("kube-apiserver", kill=kill)
+    def stop_api_server(self) -> None:
+        """End the API server, as when its machine loses its power."""
+        self._keeper.stop("kube-apiserver")
 
     def kubeconfig(self, user: str) -> Path:
         """The kubeconfig of one of the plane's own users."""
@@ -168,7 +168,8 @@ class Plane:
         ]
 
     def _spawn(self, program: str, *options: str) -> None:
-        self._keeper.spawn(program, [self._programs / program, *options], net=self.net)
+        # nothing of it is needed any more when it ends
+        self._keeper.spawn(program, [self._programs / program, *options], net=self.net, kill=True)
 
     def _api_ready(self) -> bool:
         self._keeper.check("etcd")

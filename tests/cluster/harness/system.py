@@ -83,7 +83,7 @@ def _absent(commands: dict[str, str]) -> Sequence[str]:
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

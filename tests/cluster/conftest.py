@@ -1,0 +1,171 @@
+"""The clusters that tests share. Each starts once in a run, when a test first asks for it.
+
+A test takes a fresh namespace of it and leaves that behind: deleting a namespace takes seconds, and all ends anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import requests
+from harness.cluster import Cluster, eventually
+from harness.keeper import Keeper
+from harness.system import Missing
+
+NAMED = "LONGSHORE_TEST_KUBECONFIG"
+"""The cluster that is used in place of all of these."""
+
+
+@pytest.fixture(scope="session")
+def keeper() -> Iterator[Keeper]:
+    """Holds the control plane, and what is added to it."""
+    if NAMED in os.environ:
+        pytest.skip(f"this test needs a cluster of its own: unset {NAMED}")
+    keeper = Keeper()
+    yield keeper
+    keeper.close()
+
+
+@pytest.fixture(scope="session")
+def plane(keeper):
+    """A control plane without nodes: harness.plane.Plane."""
+    from harness.plane import Plane
+
+    try:
+        plane = Plane(keeper)
+    except Missing as error:
+        pytest.skip(str(error))
+    plane.start()
+    return plane
+
+
+@pytest.fixture(scope="session")
+def cluster(request, tmp_path_factory) -> Cluster:
+    """The cluster of ``plane``, or the one that the caller named."""
+    if NAMED in os.environ:
+        return Cluster(Path(os.environ[NAMED]), tmp_path_factory.mktemp("cluster"))
+    plane = request.getfixturevalue("plane")
+    return Cluster(plane.kubeconfig("admin"), plane.folder)
+
+
+@pytest.fixture(scope="session")
+def fleet(keeper, plane, cluster) -> Cluster:
+    """The cluster with fake nodes, whose pods do what their annotations say: see harness.fleet."""
+    from harness.fleet import start_fleet
+
+    try:
+        start_fleet(keeper, plane, cluster)
+    except Missing as error:
+        pytest.skip(str(error))
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def kserve(keeper, plane, fleet):
+    """KServe's controller on the fleet: harness.kserve.KServe."""
+    from harness.kserve import KServe
+
+    try:
+        kserve = KServe(keeper, plane, fleet)
+    except Missing as error:
+        pytest.skip(str(error))
+    kserve.start()
+    return kserve
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[object]:
+    """A cluster with one real node, a registry and DNS: harness.nodes.NodesCluster."""
+    from harness.nodes import NodesCluster
+
+    if NAMED in os.environ:
+        pytest.skip(f"this test needs nodes of its own: unset {NAMED}")
+    keeper = Keeper()
+    try:
+        yield NodesCluster(keeper)
+    except Missing as error:
+        pytest.skip(str(error))
+    finally:
+        keeper.close()
+
+
+@pytest.fixture
+def namespace(cluster) -> str:
+    """A fresh namespace of ``cluster``."""
+    return cluster.namespace()
+
+
+@pytest.fixture(scope="session")
+def bucket(nodes) -> Iterator[str]:
+    """An S3 bucket that the pods of ``nodes`` reach, and this process too."""
+    import s3fs
+
+    address = f"http://{nodes.network.address}:9000"
+    nodes.spawn("s3", [sys.executable, "-m", "moto.server", "-H", nodes.network.address, "-p", "9000"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in storage_environment(address).items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        filesystem = s3fs.S3FileSystem()
+        eventually(lambda: requests.get(address, timeout=2).ok, "S3")
+        filesystem.mkdir("models")
+        yield "s3://models"
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+def storage_environment(address: str) -> dict[str, str]:
+    """What a process needs to know to read the bucket."""
+    return {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+@pytest.fixture(scope="session")
+def stored_models(bucket, constant_models):
+    """Models by number in the bucket: each predicts its own number. They are in no registry."""
+    from longshore.storage import copy_tree
+
+    made = {}
+
+    def make(number: int):
+        if number not in made:
+            model = constant_models(number)
+            made[number] = replace(model, uri=copy_tree(Path(model.uri), f"{bucket}/{number}"), version=None)
+        return made[number]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def session(nodes):
+    """A session with ``nodes`` as its administrator."""
+    from longshore.cluster import Session
+
+    session = Session.from_kubeconfig(nodes.cluster.kubeconfig)
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def place(nodes) -> str:
+    """A fresh namespace of ``nodes`` with the credentials of the bucket, where only restricted pods are admitted."""
+    name = nodes.cluster.namespace()
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    nodes.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    nodes.cluster.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "bucket", "namespace": name},
+            "stringData": storage_environment(f"http://{nodes.network.address}:9000"),
+        }
+    )
+    return name

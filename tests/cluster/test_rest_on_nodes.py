@@ -1,0 +1,201 @@
+"""The platform ``rest`` in real pods: what was deployed answers, and what fails leaves what served before alone."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import requests
+from harness.cluster import eventually
+
+from longshore.deployment import delete_service, deploy_model, rollback_service
+from longshore.errors import ConfigError, DeployError
+from longshore.spec import Resources, Scaling, Service
+
+ROW = {
+    "species": "Adelie",
+    "island": "Torgersen",
+    "bill_length_mm": 39.1,
+    "bill_depth_mm": 18.7,
+    "flipper_length_mm": 181,
+    "sex": "male",
+    "year": 2007,
+}
+SMALL = Resources(cpu="20m", memory="400Mi")
+
+
+@pytest.fixture
+def service(place) -> Service:
+    return Service(name="penguins", namespace=place, resources=SMALL, secrets=["bucket"])
+
+
+@pytest.fixture
+def deploy(session):
+    """Deploy as a step would, with times fit for a test."""
+
+    def run(model, service, **options):
+        options = {"timeout_seconds": 90, "patience_seconds": 3, **options}
+        return deploy_model(model, service, platform="rest", session=session, **options)
+
+    return run
+
+
+def pods(nodes, service) -> dict[str, dict]:
+    path = f"/api/v1/namespaces/{service.namespace}/pods"
+    found = nodes.cluster.request("GET", path)["items"]
+    return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
+
+
+def answer(nodes, service) -> float:
+    """What a client in the cluster's network is answered."""
+    found = nodes.cluster.get(f"/api/v1/namespaces/{service.namespace}/services/{service.name}")
+    url = f"http://{found['spec']['clusterIP']}/v1/models/penguins:predict"
+    reply = requests.post(url, json={"instances": [ROW]}, timeout=5)
+    reply.raise_for_status()
+    return reply.json()["predictions"][0]
+
+
+class Load:
+    """A client that asks on and on, with a connection of its own for each request."""
+
+    def __init__(self, nodes, service) -> None:
+        self._ask = lambda: answer(nodes, service)
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._end.is_set():
+            try:
+                self.answers.append(self._ask())
+            except requests.RequestException as error:
+                self.failures.append(repr(error))
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        eventually(lambda: self.answers, "an answer")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._end.set()
+        self._thread.join()
+
+
+def test_a_model_is_deployed_replaced_under_load_and_brought_back(nodes, service, stored_models, deploy, session):
+    first = deploy(stored_models(1), service)
+    assert first.previous is None
+    assert first.endpoint.url == f"http://penguins.{service.namespace}.svc"
+    assert answer(nodes, service) == 1
+    with Load(nodes, service) as load:
+        second = deploy(stored_models(2), service)
+        eventually(lambda: load.answers[-1] == 2, "the new revision's answer")
+    assert load.failures == []
+    assert set(load.answers) == {1, 2}
+    assert second.previous.revision == first.release.revision
+    assert answer(nodes, service) == 2
+    back = rollback_service("penguins", platform="rest", namespace=service.namespace, session=session)
+    assert back.release.revision == first.release.revision
+    eventually(lambda: answer(nodes, service) == 1, "the first model's answer")
+
+
+def test_nothing_is_written_or_restarted_when_nothing_changed(nodes, service, stored_models, deploy):
+    deploy(stored_models(1), service)
+    path = f"/apis/apps/v1/namespaces/{service.namespace}/deployments/penguins"
+    before, running = nodes.cluster.get(path), set(pods(nodes, service))
+    deploy(stored_models(1), service)
+    after = nodes.cluster.get(path)
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    assert set(pods(nodes, service)) == running
+
+
+def test_scaling_keeps_the_pods_that_serve(nodes, service, stored_models, deploy):
+    first = deploy(stored_models(1), service)
+    running = set(pods(nodes, service))
+    scaled = deploy(stored_models(1), replace(service, scaling=Scaling(min_replicas=2)))
+    assert scaled.release.revision == first.release.revision
+    assert running < set(pods(nodes, service))
+    assert len(pods(nodes, service)) == 2
+
+
+BROKEN = {
+    "an image that is nowhere": (
+        {"image": "registry.test/none/server:9"},
+        "cannot be pulled",
+        "none/server:9",
+    ),
+    "a missing secret": ({"secrets": ["nope"]}, "CreateContainerConfigError", 'secret "nope" not found'),
+    "more than any node has": ({"resources": Resources(cpu="4000")}, "cannot be scheduled", "Insufficient cpu"),
+    "too little memory": ({"resources": Resources(memory="20Mi", cpu="20m")}, "crashes again and again", "memory"),
+    "a server that is none": (
+        {"image": "registry.local/coredns:1"},
+        "crashes again and again",
+        "log ends with",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_come_up_is_told_at_once_and_what_served_before_serves(what, nodes, service, stored_models, deploy):
+    changes, verdict, words = BROKEN[what]
+    first = deploy(stored_models(1), service)
+    running = set(pods(nodes, service))
+    started = time.monotonic()
+    with Load(nodes, service) as load, pytest.raises(DeployError) as failure:
+        deploy(stored_models(2), replace(service, **changes), timeout_seconds=300)
+    assert time.monotonic() - started < 90
+    assert verdict in str(failure.value)
+    assert words in str(failure.value)
+    assert f"Revision {first.release.revision} serves as before" in str(failure.value)
+    assert failure.value.restored == first.release.revision
+    assert load.failures == []
+    assert set(load.answers) == {1}
+    assert set(pods(nodes, service)) >= running
+
+
+def test_a_model_that_was_tampered_with_is_not_served_and_nothing_is_left(nodes, service, stored_models, deploy):
+    model = replace(stored_models(1), digest="sha256:" + "0" * 64)
+    with pytest.raises(DeployError) as failure:
+        deploy(model, service)
+    assert "does not have the recorded content" in str(failure.value)
+    assert "Nothing served before, and nothing was left behind" in str(failure.value)
+    for kind in ("apis/apps/v1/namespaces/{}/deployments", "api/v1/namespaces/{}/services"):
+        assert nodes.cluster.request("GET", "/" + kind.format(service.namespace))["items"] == []
+    eventually(lambda: not pods(nodes, service), "the end of the pods")
+
+
+def test_a_revision_that_never_answers_is_given_up_in_time(nodes, service, stored_models, deploy):
+    first = deploy(stored_models(1), service)
+    hangs = replace(service, image=None, env={"AWS_ENDPOINT_URL": f"http://{nodes.network.machine}:9"})
+    with pytest.raises(DeployError) as failure:
+        deploy(stored_models(2), hangs, timeout_seconds=20)
+    assert "not ready after 20 s" in str(failure.value) or "crashes" in str(failure.value)
+    assert failure.value.restored == first.release.revision
+    assert answer(nodes, service) == 1
+
+
+def test_a_used_up_quota_is_named(nodes, service, stored_models, deploy):
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "small", "namespace": service.namespace},
+        "spec": {"hard": {"pods": "1"}},
+    }
+    nodes.cluster.apply(quota)
+    first = deploy(stored_models(1), service)
+    with pytest.raises(DeployError, match="exceeded quota: small") as failure:
+        deploy(stored_models(2), service)
+    assert failure.value.restored == first.release.revision
+    assert answer(nodes, service) == 1
+
+
+def test_a_service_is_deleted_whole(nodes, service, stored_models, deploy, session):
+    deploy(stored_models(1), service)
+    delete_service("penguins", platform="rest", namespace=service.namespace, session=session)
+    for path in ("apis/apps/v1/namespaces/{}/deployments", "api/v1/namespaces/{}/services"):
+        assert nodes.cluster.request("GET", "/" + path.format(service.namespace))["items"] == []
+    eventually(lambda: not pods(nodes, service), "the end of the pods")
+    delete_service("penguins", platform="rest", namespace=service.namespace, session=session)
+    with pytest.raises(ConfigError, match="no earlier release"):
+        rollback_service("penguins", platform="rest", namespace=service.namespace, session=session)
