@@ -15,7 +15,7 @@ HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 .PHONY: help setup demo test lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
 
 help:  ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## Make .venv with the locked dependencies and longshore itself
 
@@ -60,8 +60,9 @@ cluster-down: $(READY)  ## End it
 compile: $(READY)  ## Compile the pipelines into manifests/pipelines/
 	@$(BIN)/python tools/generate.py pipelines
 
-reference: $(READY)  ## Generate the component reference into docs/reference/
+reference: $(READY)  ## Generate the component reference into docs/reference/, and the roles into manifests/rbac/
 	@$(BIN)/python tools/generate.py reference
+	@$(BIN)/python tools/generate.py roles
 
 lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/python -m pip install --quiet uv

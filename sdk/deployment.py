@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from longshore import client
-from longshore.errors import ConfigError, DeployError, InvalidValue
+from longshore.errors import ConfigError, DeployError
 from longshore.release import (
     PATIENCE_SECONDS,
     Deployment,
@@ -27,7 +27,8 @@ from longshore.release import (
 )
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
-from longshore.targets.base import Ref, Runtime, Target
+from longshore.targets import PLATFORMS, target_of
+from longshore.targets.base import Ref, Runtime
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
@@ -45,24 +46,10 @@ __all__ = [
     "undo_run",
 ]
 
-PLATFORMS: Final = ("local", "rest")
-
 REGISTRY_ANNOTATION: Final = "longshore.dev/registry"
 """Where a service's deployments are recorded, if not in the registry of this machine: a rollback needs it."""
 
 _log = logging.getLogger(__name__)
-
-
-def _target(platform: str) -> Target:
-    if platform == "local":
-        from longshore.targets.local import LocalTarget
-
-        return LocalTarget()
-    if platform == "rest":
-        from longshore.targets.rest import RestTarget
-
-        return RestTarget()
-    raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
 
 
 def _runtime(platform: str, session: Session | None) -> Runtime:
@@ -132,7 +119,7 @@ def deploy_model(
         ClusterError: If the cluster refuses or cannot be reached.
         DeployError: If the model did not come up or did not answer well; says what serves instead.
     """
-    target = _target(platform)
+    target = target_of(platform)
     if tracking_uri is not None:
         service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
     release = Release(service=_as_deployed(service, platform), model=model)
@@ -167,7 +154,7 @@ def rollback_service(
         DeployError: If the earlier release does not come up; the current one then still serves.
     """
     place = namespace or default_namespace(platform, session)
-    ref = Ref.of(_target(platform).render(_identity(name, place))[0])
+    ref = Ref.of(target_of(platform).render(_identity(name, place))[0])
     earlier = previous_release(ref, _runtime(platform, session))
     if earlier is None:
         raise ConfigError(f"{ref} has no earlier release to go back to")
@@ -187,7 +174,7 @@ def delete_service(
 ) -> None:
     """Serve a service's models no more, and remove all that was applied for it. What is gone already is no error."""
     place = namespace or default_namespace(platform, session)
-    refs = [Ref.of(manifest) for manifest in _target(platform).render(_identity(name, place))]
+    refs = [Ref.of(manifest) for manifest in target_of(platform).render(_identity(name, place))]
     runtime = _runtime(platform, session)
     with runtime.lock(refs[0]):
         runtime.delete(refs)

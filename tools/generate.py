@@ -1,4 +1,4 @@
-"""Generate what stands in the repository and follows from the code: ``generate.py pipelines|reference [FOLDER]``."""
+"""Generate what follows from the code and stands in the repository: ``generate.py pipelines|reference|roles [FOLDER]``."""
 
 from __future__ import annotations
 
@@ -74,9 +74,24 @@ def _table(fields: Iterable[Field], *, with_default: bool) -> str:
     return "\n".join(lines)
 
 
+def roles(folder: Path) -> None:
+    """Write the objects that allow a step to deploy into ``folder``."""
+    from longshore.cli.rbac import as_yaml
+    from longshore.rbac import deployer_objects
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "deployer.yaml").write_text(
+        "# What a deploying step must be allowed to do in the namespace it deploys to. Generated: make reference\n"
+        "# For another namespace or account: longshore rbac --namespace NAMESPACE --service-account ACCOUNT\n"
+        + as_yaml(deployer_objects("default")),
+        encoding="utf-8",
+    )
+
+
 GENERATORS = {
     "pipelines": (compiled_pipelines, ROOT / "manifests" / "pipelines"),
     "reference": (reference, ROOT / "docs" / "reference"),
+    "roles": (roles, ROOT / "manifests" / "rbac"),
 }
 
 

@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "components": ("longshore.cli.catalogue", "List the components, or describe one."),
     "compile": ("longshore.cli.catalogue", "Write a pipeline or component as Kubeflow YAML."),
     "local": ("longshore.cli.local", "Look after the servers on this machine."),
+    "rbac": ("longshore.cli.rbac", "Write the Role that a deploying step needs."),
     "doctor": ("longshore.cli.doctor", "Say what is missing for what, and how to get it."),
 }
 

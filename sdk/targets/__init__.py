@@ -1,1 +1,31 @@
 """Serving platforms, each a module of pure functions; see :mod:`longshore.targets.base`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from longshore.errors import InvalidValue
+
+if TYPE_CHECKING:
+    from longshore.targets.base import Target
+
+__all__ = ["PLATFORMS", "target_of"]
+
+PLATFORMS: Final = ("local", "rest")
+
+
+def target_of(platform: str) -> Target:
+    """The target of a platform that is given by name.
+
+    Raises:
+        InvalidValue: If there is no such platform.
+    """
+    if platform == "local":
+        from longshore.targets.local import LocalTarget
+
+        return LocalTarget()
+    if platform == "rest":
+        from longshore.targets.rest import RestTarget
+
+        return RestTarget()
+    raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")

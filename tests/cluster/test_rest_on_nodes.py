@@ -3,15 +3,21 @@
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import requests
 from harness.cluster import eventually
+from harness.images import longshore_image
 
+from longshore.cluster import ClusterRuntime, Session
 from longshore.deployment import delete_service, deploy_model, rollback_service
-from longshore.errors import ConfigError, DeployError
+from longshore.errors import ClusterError, ConfigError, DeployError
+from longshore.rbac import DEPLOYER, deployer_objects
 from longshore.spec import Resources, Scaling, Service
+from longshore.targets.base import Ref
 
+PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 ROW = {
     "species": "Adelie",
     "island": "Torgersen",
@@ -199,3 +205,62 @@ def test_a_service_is_deleted_whole(nodes, service, stored_models, deploy, sessi
     delete_service("penguins", platform="rest", namespace=service.namespace, session=session)
     with pytest.raises(ConfigError, match="no earlier release"):
         rollback_service("penguins", platform="rest", namespace=service.namespace, session=session)
+
+
+def test_the_pipeline_deploys_from_a_pod_with_the_least_role(nodes, place, bucket):
+    import s3fs
+
+    s3fs.S3FileSystem().put(str(PENGUINS), "models/penguins.csv")
+    for manifest in deployer_objects(place, platforms=["rest"]):
+        nodes.cluster.apply(manifest)
+    settings = {
+        "data": f"{bucket}/penguins.csv",
+        "target": "body_mass_g",
+        "name": "penguins",
+        "platform": "rest",
+        "repository": f"{bucket}/{place}",
+        "secrets": '["bucket"]',
+        "cpu": SMALL.cpu,
+        "memory": SMALL.memory,
+    }
+    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    run_pod(nodes, place, "pipeline", ["longshore", "run", "train_and_deploy", "--local", "--json", *given])
+    service = Service(name="penguins", namespace=place)
+    assert 2500 < answer(nodes, service) < 6500
+    # nothing beyond: the account may not even read the credentials that the server is given
+    poor = Session.from_kubeconfig(nodes.cluster.kubeconfig_of(place, DEPLOYER))
+    with pytest.raises(ClusterError, match=rf"{place}:{DEPLOYER} may not get secrets in namespace {place}"):
+        ClusterRuntime(poor).get(Ref("v1", "Secret", "bucket", place))
+
+
+def test_the_local_platform_is_refused_in_a_pod(nodes, place):
+    code = "from longshore.deployment import default_namespace, _runtime\n_runtime('local', None)"
+    with pytest.raises(AssertionError, match="choose the platform 'rest'"):
+        run_pod(nodes, place, "local", ["python", "-c", code])
+
+
+def run_pod(nodes, namespace: str, name: str, command: list[str]) -> None:
+    """Run a command in a pod as the deployer, to its end; AssertionError with its log if it fails."""
+    container = {
+        "name": "step",
+        "image": longshore_image("python"),
+        "command": command,
+        "envFrom": [{"secretRef": {"name": "bucket"}}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    spec = {
+        "serviceAccountName": DEPLOYER,
+        "restartPolicy": "Never",
+        "containers": [container],
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+    }
+    if nodes.cluster.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{DEPLOYER}") is None:
+        del spec["serviceAccountName"]
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    nodes.cluster.request("POST", path, {"metadata": {"name": name}, "spec": spec})
+    done = ("Succeeded", "Failed")
+    phase = eventually(
+        lambda: (p := nodes.cluster.get(f"{path}/{name}")["status"].get("phase")) in done and p, f"pod {name}", 200
+    )
+    log = nodes.cluster.kubectl("-n", namespace, "logs", name, command=nodes.plane.kubectl)
+    assert phase == "Succeeded", log

@@ -1,17 +1,13 @@
-"""Fake nodes: kwok writes the status that a kubelet would write, at once or as annotations of a pod say.
+"""Fake nodes: kwok writes the status that a kubelet would write.
 
-=============================== ==========================================================================
-Annotation of a pod             What becomes of it
-=============================== ==========================================================================
-none                            Ready at once
-``test.longshore.dev/ready-delay: "5s"``  Ready, or failing, only after that time
-``test.longshore.dev/fail``     Never Ready, in the way that one of :data:`FAILURES` names
-=============================== ==========================================================================
+A pod is Ready at once, unless it is annotated: with :data:`READY_DELAY`, a duration such as ``5s``, after that time;
+with :data:`FAIL` it never is, in one of the ways of :data:`FAILURES`. Annotations of an InferenceService's predictor
+reach its pods.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +39,35 @@ _RAN = """\
       finishedAt: {{ $now | Quote }}
       message: %s"""
 _BACK_OFF = (
-    "CrashLoopBackOff",
     'printf "back-off 40s restarting failed container=%s pod=%s_%s(%s)" '
-    ".name $pod.metadata.name $pod.metadata.namespace $pod.metadata.uid",
+    ".name $pod.metadata.name $pod.metadata.namespace $pod.metadata.uid"
 )
 _NO_IMAGE = (
-    "ImagePullBackOff",
     'printf "Back-off pulling image %q: ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack '
-    'image %q: failed to resolve reference %q: %s: not found" .image .image .image .image',
+    'image %q: failed to resolve reference %q: %s: not found" .image .image .image .image'
 )
-_NO_SECRET = ("CreateContainerConfigError", 'printf "secret %q not found" "nope"')
+_NO_SECRET = 'printf "secret %q not found" "nope"'
 _TRACEBACK = (
     'Traceback (most recent call last):\\n  File \\"/app/serve.py\\", line 12, in <module>\\n'
     "    model = load()\\nValueError: bad model\\n"
 )
+_COMPLETED = """\
+  ready: true
+  started: false
+  restartCount: 0
+  state:
+    terminated:
+      exitCode: 0
+      reason: Completed
+      startedAt: {{ $now | Quote }}
+      finishedAt: {{ $now | Quote }}"""
+_RUNNING = """\
+  ready: false
+  started: true
+  restartCount: 0
+  state:
+    running:
+      startedAt: {{ $now | Quote }}"""
 _NOT_FETCHED = "RuntimeError: Failed to fetch model. No model found in s3://models/missing\\n"
 
 
@@ -71,12 +82,12 @@ class _Failure:
     """
 
     containers: str
-    init_containers: str = field(default_factory=lambda: _completed())
+    init_containers: str = _COMPLETED
     phase: str = "Pending"
 
     @property
     def initialized(self) -> bool:
-        return self.init_containers == _completed()
+        return self.init_containers == _COMPLETED
 
 
 def _waiting(reason: str, message: str = "", *, ran: str | None = None) -> str:
@@ -88,22 +99,12 @@ def _waiting(reason: str, message: str = "", *, ran: str | None = None) -> str:
     return "\n".join(lines)
 
 
-def _running() -> str:
-    lines = ["  ready: false", "  started: true", "  restartCount: 0"]
-    return "\n".join([*lines, "  state:", "    running: {startedAt: {{ $now | Quote }}}"])
-
-
-def _completed() -> str:
-    ended = "{exitCode: 0, reason: Completed, startedAt: {{ $now | Quote }}, finishedAt: {{ $now | Quote }}}"
-    return "\n".join(["  ready: true", "  started: false", "  restartCount: 0", "  state:", f"    terminated: {ended}"])
-
-
 FAILURES = {
-    "image": _Failure(_waiting(*_NO_IMAGE)),
-    "crash": _Failure(_waiting(*_BACK_OFF, ran=_TRACEBACK), phase="Running"),
-    "init": _Failure(_waiting("PodInitializing"), _waiting(*_BACK_OFF, ran=_NOT_FETCHED)),
-    "unready": _Failure(_running(), phase="Running"),
-    "config": _Failure(_waiting(*_NO_SECRET)),
+    "image": _Failure(_waiting("ImagePullBackOff", _NO_IMAGE)),
+    "crash": _Failure(_waiting("CrashLoopBackOff", _BACK_OFF, ran=_TRACEBACK), phase="Running"),
+    "init": _Failure(_waiting("PodInitializing"), _waiting("CrashLoopBackOff", _BACK_OFF, ran=_NOT_FETCHED)),
+    "unready": _Failure(_RUNNING, phase="Running"),
+    "config": _Failure(_waiting("CreateContainerConfigError", _NO_SECRET)),
 }
 """By value of the annotation: no image, a crash loop, a crash loop of the init container, running but never ready, a
 Secret that is not there. The words are the kubelet's."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.builds import built
 from harness.system import Missing, cache_folder, locked
 
-__all__ = ["LONGSHORE_IMAGES", "Images"]
+__all__ = ["LONGSHORE_IMAGES", "Images", "longshore_image"]
 
 ROOT = Path(__file__).parents[3]
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim"
@@ -56,7 +56,7 @@ class Images:
     def __init__(self) -> None:
         self._folder = cache_folder() / "containers"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._environment = {**os.environ, **self._settings()}
+        self._settings = self._write_settings()
 
     def build(self) -> list[str]:
         """Build all images that the tests take, as far as something changed; returns their names.
@@ -76,8 +76,13 @@ class Images:
 
     def push(self, image: str, registry: str, path: str | None = None) -> None:
         """Push an image to a registry, under its path without the host unless another one is given."""
-        path = path or image.partition("/")[2]
-        self._buildah("push", "--quiet", "--tls-verify=false", image, f"docker://{registry}/{path}")
+        _run(self.push_command(image, registry, path))
+
+    def push_command(self, image: str, registry: str, path: str | None = None) -> list[str]:
+        """The command that does it."""
+        environment = [f"{name}={value}" for name, value in self._settings.items()]
+        target = f"docker://{registry}/{path or image.partition('/')[2]}"
+        return ["env", *environment, "buildah", "push", "--quiet", "--tls-verify=false", image, target]
 
     def _build_longshore(self, name: str) -> str:
         image = longshore_image(name)
@@ -128,7 +133,7 @@ class Images:
     def _has(self, image: str, content: str | None = None) -> bool:
         done = subprocess.run(
             ["buildah", "inspect", "--type", "image", image],
-            env=self._environment,
+            env={**os.environ, **self._settings},
             capture_output=True,
             text=True,
             check=False,
@@ -139,9 +144,9 @@ class Images:
         return content is None or labels.get(_CONTENT) == content
 
     def _buildah(self, *arguments: str) -> str:
-        return _run(["buildah", *arguments], self._environment)
+        return _run(["buildah", *arguments], {**os.environ, **self._settings})
 
-    def _settings(self) -> dict[str, str]:
+    def _write_settings(self) -> dict[str, str]:
         """Settings of the container tools that depend on nothing else on the machine."""
         folder = self._folder
         files = {

@@ -162,10 +162,11 @@ class _Slot:
                 os.close(lock)
                 continue
             self.number, self.folder, self._lock = number, root / str(number), lock
-            _undo_folder(self.folder)
-            self.folder.mkdir(mode=0o700)
+            # first of all: whoever reads it must not take the keeper before for this one
             os.truncate(lock, 0)
             os.write(lock, json.dumps({"pid": os.getpid(), "detached": detached}).encode())
+            _undo_folder(self.folder)
+            self.folder.mkdir(mode=0o700)
             return
         raise SystemExit(f"all {SLOTS} slots in {root} are taken")
 

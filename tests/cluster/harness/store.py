@@ -6,21 +6,21 @@ shares the files: containerd never changes a layer once it is there, and its dat
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import shutil
+import sys
 from pathlib import Path
 
 from harness.builds import built
 from harness.cluster import eventually
 from harness.images import Images
-from harness.keeper import Keeper
-from harness.system import Missing, cache_folder, free_port, locked
+from harness.keeper import CommandFailed, Keeper
+from harness.system import Missing, cache_folder, locked
 
 __all__ = ["Store"]
 
 _NAMESPACE = "k8s.io"
+_REGISTRY = "127.0.0.1:5000"
 
 
 class Store:
@@ -39,7 +39,9 @@ class Store:
             Missing: If it was not.
         """
         store = cls()
-        if not store._content.exists():
+        with locked(store._folder / "lock"):
+            prepared = store._content.exists()
+        if not prepared:
             raise Missing("the images of the nodes are not built: run 'make cluster-parts'")
         return store
 
@@ -65,19 +67,23 @@ class Store:
             shutil.copytree(self._root, target, symlinks=True, copy_function=_share)
 
     def _pull(self, keeper: Keeper, images: Images, names: list[str]) -> None:
-        registry = f"127.0.0.1:{free_port()}"
-        keeper.spawn("registry", [built("images") / "registry", registry, cache_folder() / "layers"])
-        eventually(lambda: _answers(registry), "registry", 20)
-        address = self._start_containerd(keeper)
-        ctr = ["ctr", "--address", address, "--namespace", _NAMESPACE, "images"]
+        # in a network of its own the registry has the same address each time, and what was pushed is remembered
+        net = f"ls{keeper.slot}-store"
+        inside = ["nsenter", f"--net=/run/netns/{net}"]
+        keeper.run("ip", "netns", "add", net, undo=["ip", "netns", "del", net])
+        keeper.run("ip", "-n", net, "link", "set", "lo", "up")
+        layers = cache_folder() / "layers"
+        layers.mkdir(parents=True, exist_ok=True)
+        keeper.spawn("registry", [built("images") / "registry", _REGISTRY, layers], net=net, kill=True)
+        eventually(lambda: _answers(keeper, inside), "registry", 20)
+        ctr = ["ctr", "--address", self._start_containerd(keeper), "--namespace", _NAMESPACE, "images"]
         for name in names:
-            images.push(name, registry)
-            pulled = f"{registry}/{name.partition('/')[2]}"
-            keeper.run(*ctr, "pull", "--plain-http", pulled)
+            keeper.run(*inside, *images.push_command(name, _REGISTRY))
+            pulled = f"{_REGISTRY}/{name.partition('/')[2]}"
+            keeper.run(*inside, *ctr, "pull", "--plain-http", pulled)
             keeper.run(*ctr, "tag", "--force", pulled, name)
             keeper.run(*ctr, "rm", pulled)
-        outdated = set(keeper.run(*ctr, "ls", "--quiet").split()) - set(names)
-        for name in outdated:
+        for name in set(keeper.run(*ctr, "ls", "--quiet").split()) - set(names):
             keeper.run(*ctr, "rm", "--sync", name)
 
     def _start_containerd(self, keeper: Keeper) -> str:
@@ -103,7 +109,10 @@ def _share(source: str, target: str) -> str:
     return target
 
 
-def _answers(registry: str) -> bool:
-    with contextlib.closing(http.client.HTTPConnection(registry, timeout=2)) as connection:
-        connection.request("GET", "/v2/")
-        return connection.getresponse().status == 200
+def _answers(keeper: Keeper, inside: list[str]) -> bool:
+    host, _, port = _REGISTRY.partition(":")
+    try:
+        keeper.run(*inside, sys.executable, "-c", f"import socket; socket.create_connection(({host!r}, {port}))")
+    except CommandFailed:
+        return False
+    return True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.keeper import runs_folder
 
-__all__ = ["traces"]
+__all__ = ["processes", "traces"]
 
 
 def traces(slot: int) -> list[str]:
@@ -17,7 +17,7 @@ def traces(slot: int) -> list[str]:
     name = f"ls{slot}-"
     return [
         *([str(folder)] if folder.exists() else []),
-        *_processes(f"{folder}/"),
+        *processes(f"{folder}/"),
         *[line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{folder}/" in line],
         *[str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{name}*")],
         *[str(path) for path in Path("/run/netns").glob(f"{name}*")],
@@ -25,7 +25,7 @@ def traces(slot: int) -> list[str]:
     ]
 
 
-def _processes(folder: str) -> list[str]:
+def processes(folder: str) -> list[str]:
     """Processes that were started with a path in the folder, or work in it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
