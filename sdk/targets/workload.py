@@ -79,7 +79,8 @@ def pod_health(pod: Manifest, events: Sequence[Manifest] = ()) -> Health | None:
             known = "" if container["image"] in message else f" {container['image']}"
             return Health.failed(f"{where}: the image{known} cannot be pulled: {message or reason}")
         if reason in _CONFIG:
-            return Health.failed(f"{where}: {reason}: {message}")
+            why = f"{where}: {reason}: {message}"
+            return Health.stalled(why) if _passing(message) else Health.failed(why)
         if reason == _CRASH:
             return Health.failed(f"{where} crashes again and again: {_crash(container)}")
     scheduled = _condition(pod, "PodScheduled")
@@ -88,7 +89,7 @@ def pod_health(pod: Manifest, events: Sequence[Manifest] = ()) -> Health | None:
             return Health.progressing(f"pod {name} waits for a node that is being added")
         return Health.stalled(f"pod {name} cannot be scheduled: {scheduled.get('message', 'no node fits')}")
     mounts = [event for event in _about(pod, events) if event.get("reason") in _MOUNT]
-    if mounts and not any(container.get("state", {}).get("running") for container in _containers(status)):
+    if mounts and not any("running" in container.get("state", {}) for container in _containers(status)):
         return Health.stalled(f"pod {name}: a volume cannot be mounted: {mounts[-1].get('message', '')}")
     return None
 
@@ -114,6 +115,11 @@ def _hopeless(message: str) -> bool:
     """Whether a registry's words say that asking again is of no use; ErrImagePull alone may be a broken connection."""
     words = ("not found", "manifest unknown", "unauthorized", "denied", "invalid reference", "no match for platform")
     return any(word in message.lower() for word in words)
+
+
+def _passing(message: str) -> bool:
+    """Whether a kubelet's words tell of a time-out of its own: it tries again by itself."""
+    return any(words in message.lower() for words in ("timed out", "timeout", "deadline exceeded"))
 
 
 def _crash(container: Mapping[str, Any]) -> str:
