@@ -19,6 +19,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import urllib3
+import yaml
 from kubernetes import config as loader
 from kubernetes.client import ApiClient, ApiException, Configuration, CoreV1Api
 from kubernetes.config import ConfigException
@@ -126,7 +127,7 @@ class Session:
                 names = ", ".join(c["name"] for c in contexts)
                 raise ClusterError(f"the kubeconfig has no context {context!r}; it has {names}", "NoCluster")
             configuration = load()
-        except (ConfigException, OSError, TypeError, KeyError) as error:
+        except (ConfigException, OSError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
             where = file or os.environ.get("KUBECONFIG") or "~/.kube/config"
             raise ClusterError(
                 f"no cluster: {where} names none that can be used ({error}). Point KUBECONFIG to a kubeconfig, "
@@ -232,6 +233,9 @@ class Session:
                 response = self._send(client, method, path, query, data, content_type)
             except urllib3.exceptions.HTTPError as error:
                 wait, failure = pause, _unreachable(error, asked, client.configuration.host)
+                # a certificate does not become right by asking again
+                if isinstance(error, urllib3.exceptions.SSLError):
+                    raise failure from error
             else:
                 self._answered = True
                 if response.status < 400:

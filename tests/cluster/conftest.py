@@ -169,3 +169,24 @@ def place(nodes) -> str:
         }
     )
     return name
+
+
+@pytest.fixture
+def proxy(cluster):
+    """A proxy before ``cluster`` that counts requests and makes trouble on request: harness.proxy.Proxy."""
+    from harness.proxy import Proxy
+
+    with Proxy(cluster) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def runtime(proxy):
+    """A runtime whose requests go through the proxy."""
+    from kubernetes.client import Configuration
+
+    from longshore.cluster import ClusterRuntime, Session
+
+    session = Session(Configuration(host=proxy.url), name="test")
+    yield ClusterRuntime(session)
+    session.close()

@@ -105,9 +105,7 @@ REFUSALS = {
     ),
     "schema": (
         500,
-        {
-            "message": "failed to create typed patch object (prod/iris; apps/v1): .spec.replica: field not declared in schema"
-        },
+        {"message": "failed to create typed patch object: .spec.replica: field not declared in schema"},
         ".spec.replica: field not declared in schema",
     ),
     "expired": (

@@ -82,6 +82,18 @@ class Cluster:
         self.url: str = configuration.host
         self.authority = Path(configuration.ssl_ca_cert).read_bytes()
 
+    def pool(self) -> tuple[urllib3.PoolManager, dict[str, str]]:
+        """Connections to the API server, and the headers of its administrator, for requests of another kind."""
+        configuration = self._client.configuration
+        pool = urllib3.PoolManager(
+            ca_certs=configuration.ssl_ca_cert,
+            cert_file=configuration.cert_file,
+            key_file=configuration.key_file,
+            maxsize=64,
+        )
+        token = configuration.get_api_key_with_prefix("authorization")
+        return pool, {} if token is None else {"Authorization": token}
+
     def request(
         self,
         method: str,
