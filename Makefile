@@ -45,8 +45,8 @@ docs-serve: $(READY)  ## Show the documentation on this machine
 	@tools/layout.sh
 	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
-bench: $(READY)  ## Measure against peers; ONLY=name for one
-	@ONLY="$(ONLY)" $(BIN)/python tests/benchmarks/run.py
+bench: cluster-parts  ## Measure against peers; ONLY=name for one
+	@ONLY="$(ONLY)" LONGSHORE_BENCH_KSERVE="$$(tools/peer.sh kserve)/python" $(BIN)/python tests/benchmarks/run.py
 
 cluster-parts: $(READY)  ## Build what the tests on Kubernetes take, once
 	@$(HARNESS) parts
@@ -71,6 +71,8 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--custom-compile-command "make lock" requirements/kserve.in -o requirements/kserve.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra all --constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
