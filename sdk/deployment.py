@@ -9,6 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -233,6 +234,15 @@ def _smoke_test(model: ModelSource) -> Probe:
     return ask
 
 
+def _reached(endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
+    """The endpoint as this process can call it: one in a cluster is forwarded, unless this is a pod itself."""
+    if endpoint.in_cluster is None:
+        return nullcontext(endpoint)
+    from longshore.cluster import ClusterRuntime
+
+    return ClusterRuntime().reach(endpoint)
+
+
 def replay_table(
     endpoint: Endpoint, model: ModelSource, table: str, *, batch_size: int = 1, max_requests: int = 1000
 ) -> client.ProbeReport:
@@ -253,7 +263,8 @@ def replay_table(
 
     signature = _card(model).signature
     rows = frame_to_rows(signature, read_dataset(table).head(batch_size * max_requests))
-    report = client.replay(endpoint, rows, signature.classes, batch_size=batch_size)
+    with _reached(endpoint) as reachable:
+        report = client.replay(reachable, rows, signature.classes, batch_size=batch_size)
     if report.failed:
         raise DeployError(f"{report.failed} of {report.requests} requests failed; the first: {report.first_error}")
     return report
@@ -268,7 +279,8 @@ def observe_endpoint(endpoint: Endpoint, model: ModelSource) -> tuple[ServingSta
     """
     from longshore.monitoring import assess, bin_counts, read_metrics, summarise
 
-    url = (endpoint.revision_url or endpoint.url).rstrip("/")
-    samples = read_metrics(f"{url}/metrics")
+    with _reached(endpoint) as reachable:
+        url = (reachable.revision_url or reachable.url).rstrip("/")
+        samples = read_metrics(f"{url}/metrics")
     stats = summarise(samples, revision=endpoint.revision)
     return stats, assess(_card(model).baseline, bin_counts(samples, revision=endpoint.revision))

@@ -348,6 +348,13 @@ class Endpoint:
         _freeze(self, "headers")
 
     @property
+    def in_cluster(self) -> tuple[str, str] | None:
+        """Service and namespace where the URL is a name in a cluster's own DNS, which only pods there can ask."""
+        service, _, rest = (urlsplit(self.url).hostname or "").partition(".")
+        namespace, _, domain = rest.partition(".")
+        return (service, namespace) if domain == "svc" or domain.startswith("svc.") else None
+
+    @property
     def predict_url(self) -> str:
         """URL of the V1 predict call."""
         return f"{self.url.rstrip('/')}/v1/models/{self.model}:predict"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from longshore.cli.output import columns, plain
 from longshore.errors import LongshoreError
@@ -44,9 +46,9 @@ def summary(report: RunReport) -> str:
         rows.append(("skipped", ", ".join(report.skipped)))
     rows.append(("run", f"{report.seconds:.1f} s, files in {report.root}"))
     lines = [columns(rows)]
-    call = _curl(report)
-    if call:
-        lines += ["", "Ask it:", f"  {call}"]
+    calls = _calls(report)
+    if calls:
+        lines += ["", "Ask it:", *(f"  {call}" for call in calls)]
     return "\n".join(lines)
 
 
@@ -119,20 +121,27 @@ def _pairs(values: Mapping[str, Any]) -> str:
     )
 
 
-def _curl(report: RunReport) -> str | None:
-    """A command that asks the endpoint about an example that came with the model."""
+def _calls(report: RunReport) -> list[str]:
+    """Commands that ask the endpoint about an example that came with the model."""
     from longshore.artifacts import read_endpoint
     from longshore.packaging import read_card
 
     deployed, model = report.step("deploy-model"), _model_directory(report)
     if deployed is None or "endpoint" not in deployed.artifacts or model is None:
-        return None
+        return []
     try:
         endpoint = read_endpoint(deployed.artifacts["endpoint"])
         body = json.dumps({"instances": plain(read_card(model).example[:1])}, ensure_ascii=False)
     except (LongshoreError, OSError):
-        return None
-    return f"curl -s -H 'Content-Type: application/json' -d {shlex.quote(body)} {shlex.quote(endpoint.predict_url)}"
+        return []
+    calls = []
+    if endpoint.in_cluster is not None:
+        service, namespace = endpoint.in_cluster
+        port = urlsplit(endpoint.url).port or 80
+        calls.append(f"kubectl -n {namespace} port-forward service/{service} 8080:{port} &")
+        endpoint = replace(endpoint, url="http://127.0.0.1:8080")
+    head = "curl -s -H 'Content-Type: application/json'"
+    return [*calls, f"{head} -d {shlex.quote(body)} {shlex.quote(endpoint.predict_url)}"]
 
 
 def _model_directory(report: RunReport) -> Path | None:

@@ -27,17 +27,15 @@ def forwarded(session: Session, endpoint: Endpoint) -> Iterator[Endpoint]:
 
     Args:
         session: The cluster.
-        endpoint: One whose host is ``SERVICE.NAMESPACE.svc`` is forwarded.
+        endpoint: One whose URL is a name in the cluster's DNS is forwarded.
 
     Raises:
         ClusterError: If no pod behind the service is ready.
     """
-    url = urlsplit(endpoint.url)
-    service, _, rest = (url.hostname or "").partition(".")
-    namespace, _, domain = rest.partition(".")
-    if not (domain == "svc" or domain.startswith("svc.")):
+    if endpoint.in_cluster is None:
         yield endpoint
         return
+    (service, namespace), url = endpoint.in_cluster, urlsplit(endpoint.url)
     pod, port = _pod_behind(session, namespace, service, url.port or 80)
     with _Listener(session, namespace, pod, port) as local:
         yield replace(endpoint, url=f"{url.scheme}://127.0.0.1:{local.port}{url.path}", revision_url=None)

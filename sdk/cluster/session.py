@@ -113,7 +113,8 @@ class Session:
         Raises:
             ClusterError: If there is no such file or context.
         """
-        file = None if path is None else os.fspath(path)
+        # the client reads this variable once, when it is imported
+        file = os.fspath(path) if path is not None else os.environ.get("KUBECONFIG") or None
 
         def load() -> Configuration:
             configuration = Configuration()
@@ -128,7 +129,7 @@ class Session:
                 raise ClusterError(f"the kubeconfig has no context {context!r}; it has {names}", "NoCluster")
             configuration = load()
         except (ConfigException, OSError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-            where = file or os.environ.get("KUBECONFIG") or "~/.kube/config"
+            where = file or "~/.kube/config"
             raise ClusterError(
                 f"no cluster: {where} names none that can be used ({error}). Point KUBECONFIG to a kubeconfig, "
                 "or choose the platform 'local', which needs no cluster",

@@ -24,7 +24,7 @@ from rows import Row, compare
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "cluster"))
 
-from harness.cluster import Cluster, eventually  # noqa: E402 - the folder is known only now
+from harness.cluster import Cluster  # noqa: E402 - the folder is known only now
 from harness.fleet import start_fleet  # noqa: E402
 from harness.keeper import Keeper  # noqa: E402
 from harness.plane import Plane  # noqa: E402
@@ -143,8 +143,6 @@ def worker(cluster: Cluster, how: str) -> dict[str, float]:
     namespace = cluster.namespace()
     command = [sys.executable, str(HERE / "apply_many.py"), how, str(cluster.kubeconfig), namespace, str(OBJECTS)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    cluster.request("DELETE", f"/api/v1/namespaces/{namespace}")
-    eventually(lambda: cluster.get(f"/api/v1/namespaces/{namespace}") is None, "the namespace's end", 300)
     told: dict[str, float] = json.loads(done.stdout)
     return told
 

@@ -11,11 +11,13 @@ from harness.cluster import eventually
 from harness.images import longshore_image
 
 from longshore.cluster import ClusterRuntime, Session
-from longshore.deployment import delete_service, deploy_model, rollback_service
+from longshore.deployment import delete_service, deploy_model, observe_endpoint, replay_table, rollback_service
 from longshore.errors import ClusterError, ConfigError, DeployError
 from longshore.rbac import DEPLOYER, deployer_objects
 from longshore.spec import Resources, Scaling, Service
 from longshore.targets.base import Ref
+from longshore.training import read_table
+from longshore.training.data import write_table
 
 PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 ROW = {
@@ -103,6 +105,21 @@ def test_a_model_is_deployed_replaced_under_load_and_brought_back(nodes, service
     back = rollback_service("penguins", platform="rest", namespace=service.namespace, session=session)
     assert back.release.revision == first.release.revision
     eventually(lambda: answer(nodes, service) == 1, "the first model's answer")
+
+
+def test_a_step_outside_the_cluster_asks_through_the_api_server(
+    nodes, service, stored_models, deploy, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("KUBECONFIG", str(nodes.cluster.kubeconfig))
+    model = stored_models(1)
+    endpoint = deploy(model, service).endpoint
+    table = str(tmp_path / "table.parquet")
+    write_table(read_table(str(PENGUINS)), table)
+    report = replay_table(endpoint, model, table, max_requests=30)
+    assert (report.requests, report.failed) == (30, 0)
+    stats, drift = observe_endpoint(endpoint, model)
+    assert stats.requests >= 30
+    assert drift.rows >= 30
 
 
 def test_nothing_is_written_or_restarted_when_nothing_changed(nodes, service, stored_models, deploy):

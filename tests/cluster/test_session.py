@@ -45,6 +45,15 @@ def test_a_context_gives_name_and_namespace(tmp_path):
     session.close()
 
 
+def test_the_kubeconfig_of_the_environment_as_it_is_now(tmp_path, monkeypatch):
+    for namespace in ("one", "two"):
+        path = write_kubeconfig(tmp_path / namespace, "https://127.0.0.1:1", b"", token="x", namespace=namespace)
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        session = Session.from_kubeconfig()
+        assert session.namespace == namespace
+        session.close()
+
+
 def test_a_cluster_that_does_not_answer_is_given_up_soon(tmp_path, cluster):
     path = write_kubeconfig(tmp_path / "config", "https://127.0.0.1:1", cluster.authority, token="x")
     session = Session.from_kubeconfig(path)

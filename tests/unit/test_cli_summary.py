@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,12 @@ def test_a_model_of_the_pipeline_gives_the_line_to_ask_the_endpoint(tmp_path: Pa
     words = shlex.split(curl)
     assert words[-1] == "http://127.0.0.1:80/v1/models/m:predict"
     assert json.loads(words[words.index("-d") + 1]) == {"instances": [{"Größe": 1.5, "owner": "O'Hara"}]}
+    inside = Endpoint(url="http://m.prod.svc:9000", name="m", model="m", revision="m-2")
+    endpoint = replace(endpoint, uri=inside.url, metadata=to_plain(inside))
+    steps = steps[0], step("deploy-model", {"endpoint": endpoint})
+    *_, forward, curl = summary(report(*steps)).splitlines()
+    assert forward.strip() == "kubectl -n prod port-forward service/m 8080:9000 &"
+    assert curl.endswith("http://127.0.0.1:8080/v1/models/m:predict")
 
 
 def test_a_pipeline_of_other_steps_is_summed_up_by_outputs() -> None:

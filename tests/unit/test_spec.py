@@ -157,3 +157,58 @@ def test_plain_values_survive_json():
     assert json.loads(json.dumps(plain)) == plain
     assert plain["service"]["labels"] == {"team": "x"}
     assert to_plain(Health.ready()) == {"state": "Ready", "why": ""}
+
+
+@pytest.mark.parametrize(
+    ("url", "where"),
+    [
+        ("http://iris.prod.svc", ("iris", "prod")),
+        ("http://iris.prod.svc.cluster.local:8080/x", ("iris", "prod")),
+        ("http://iris.prod.example.com", None),
+        ("http://127.0.0.1:80", None),
+        ("http://iris.prod", None),
+        ("http://svc", None),
+    ],
+)
+def test_an_address_in_a_cluster_is_told_from_others(url, where):
+    assert Endpoint(name="iris", url=url, model="iris", revision="iris-1").in_cluster == where
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"secrets": "bucket"}, "Service.secrets"),
+        ({"secrets": ["ok", "Not Ok"]}, "Service.secrets[1]"),
+        ({"image": "Server:1"}, "Service.image"),
+        ({"image": "server:1 --privileged"}, "Service.image"),
+        ({"image": ""}, "Service.image"),
+        ({"service_account": "a/b"}, "Service.service_account"),
+    ],
+)
+def test_names_that_reach_a_pod_are_checked(changes, field):
+    with pytest.raises(InvalidValue) as refused:
+        Service(name="iris", **changes)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "server",
+        "team/server:1.0",
+        "registry.example:5000/team/server@sha256:" + "a" * 64,
+        "ghcr.io/x/y-z_w.v:1.0+2"[:-2],
+    ],
+)
+def test_image_references_as_registries_write_them(image):
+    assert Service(name="iris", image=image).image == image
+
+
+def test_secrets_and_image_are_part_of_what_runs():
+    model = ModelSource(uri="s3://m/1", format="sklearn", name="iris")
+    plain = Release(service=Service(name="iris"), model=model)
+    names = {
+        Release(service=Service(name="iris", **changes), model=model).revision
+        for changes in ({"secrets": ["a"]}, {"image": "a:1"}, {"image": "a:2"})
+    }
+    assert len(names | {plain.revision}) == 4
