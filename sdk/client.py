@@ -20,6 +20,8 @@ __all__ = ["ProbeReport", "check_answers", "predict", "probe", "replay"]
 
 Rows = Sequence[Mapping[str, Any]]
 
+_SETTLE_SECONDS = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeReport:
@@ -115,14 +117,60 @@ def check_answers(predictions: Sequence[Any], rows: int, classes: Sequence[Any] 
             raise DeployError(f"row {index}: the endpoint predicts {value!r}, a finite number is due")
 
 
+@contextmanager
+def _settled(endpoint: Endpoint, timeout_seconds: float) -> Iterator[requests.Session]:
+    """A session whose connection leads to the endpoint's own revision.
+
+    A cluster's address may need a moment until it leads there: every node learns for itself which pods are ready, and
+    the ones before still answer. A server that does not tell its revision is taken as it is.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        with _session(endpoint) as session:
+            revision = _answering(session, endpoint)
+            if revision == endpoint.revision:
+                yield session
+                return
+            if time.monotonic() > deadline:
+                if revision is None:
+                    # the request itself tells best why nothing answers
+                    yield session
+                    return
+                raise DeployError(
+                    f"{endpoint.url} is still answered by revision {revision} after {timeout_seconds:g} s"
+                )
+        time.sleep(_SETTLE_SECONDS)
+
+
+def _answering(session: requests.Session, endpoint: Endpoint) -> str | None:
+    """The revision that answers, None if nothing does; where it is not told, the endpoint's own."""
+    import requests
+
+    try:
+        response = session.get(f"{endpoint.url.rstrip('/')}/v2/health/ready", timeout=5)
+        told = response.json() if response.status_code == 200 else None
+    except requests.JSONDecodeError:
+        told = None
+    except requests.RequestException:
+        return None
+    revision = told.get("revision") if isinstance(told, dict) else None
+    return revision if isinstance(revision, str) else endpoint.revision
+
+
 def probe(endpoint: Endpoint, rows: Rows, classes: Sequence[Any] | None, *, timeout_seconds: float = 30) -> None:
     """Smoke test: predict the rows one by one and together; both must give the same, valid answers.
+
+    Args:
+        endpoint: Where to ask; where the server tells its revision, it must be the endpoint's.
+        rows: Rows that the model takes.
+        classes: The model's classes, None for a regression.
+        timeout_seconds: For each request, and for the address to lead to the endpoint's revision.
 
     Raises:
         DeployError: If an answer is missing, invalid or depends on what else is in the request.
         InputError: If the model refuses a row.
     """
-    with _session(endpoint) as session:
+    with _settled(endpoint, timeout_seconds) as session:
         together = _ask(session, endpoint, rows, timeout_seconds)
         check_answers(together, len(rows), classes)
         for index, row in enumerate(rows):

@@ -17,13 +17,26 @@ ROWS = [{"x": 1}, {"x": 2}]
 def serve():
     servers = []
 
-    def start(answer) -> Endpoint:
+    def start(answer, revisions=()) -> Endpoint:
+        told = list(revisions)
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self):
+                if not told:
+                    return self._reply(404, {})
+                revision = told.pop(0) if len(told) > 1 else told[0]
+                if revision is None:
+                    self.close_connection = True
+                    return None
+                return self._reply(200, {"ready": True, "revision": revision})
+
             def do_POST(self):
                 rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
-                status, body = answer(rows)
+                self._reply(*answer(rows))
+
+            def _reply(self, status, body):
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
@@ -47,6 +60,25 @@ def serve():
 
 def doubled(rows):
     return 200, {"predictions": [2.0 * row["x"] for row in rows]}
+
+
+@pytest.mark.parametrize("revisions", [[None, None, "m-1"], ["m-0", "m-0", "m-1"], ["m-1"], []])
+def test_a_probe_waits_until_the_address_leads_to_the_revision(serve, revisions):
+    asked = []
+    endpoint = serve(lambda rows: asked.append(rows) or doubled(rows), revisions)
+    probe(endpoint, ROWS, None)
+    assert len(asked) == 1 + len(ROWS)
+
+
+def test_a_probe_is_not_content_with_another_revision(serve):
+    with pytest.raises(DeployError, match="still answered by revision m-0 after 0.3 s"):
+        probe(serve(doubled, ["m-0"]), ROWS, None, timeout_seconds=0.3)
+
+
+def test_a_probe_of_what_does_not_answer_says_so():
+    nowhere = Endpoint(name="m", url="http://127.0.0.1:1", model="m", revision="m-1")
+    with pytest.raises(DeployError, match="did not answer"):
+        probe(nowhere, ROWS, None, timeout_seconds=0.3)
 
 
 def test_predictions_come_back_in_order(serve):
