@@ -203,6 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     notify = _Notify(options.notify_fd)
+    signal.signal(signal.SIGTERM, _leave)
     # never closed: the lock must last until the very end of the process
     if options.lock and not acquire(os.open(options.lock, os.O_RDWR | os.O_CREAT, 0o600), _LOCK_SECONDS):
         notify(state="failed", reason=f"revision {options.revision} runs already")
@@ -230,6 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _run(functools.partial(_Process, app, private, options.drain_seconds), options.control, ready)
     _log.info("revision %s has ended", options.revision)
     return 0
+
+
+def _leave(*_: object) -> None:
+    """End at once: nothing is served yet. The first process of a container would otherwise not heed a TERM at all."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    os._exit(128 + signal.SIGTERM)
 
 
 def _load(options: Namespace) -> FastAPI:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from longshore._version import __version__
 from longshore.errors import InvalidValue
-from longshore.spec import Endpoint, Health, Release
+from longshore.spec import Endpoint, Health, HealthState, Release
 from longshore.targets.base import Manifest, Selection
 from longshore.targets.workload import deployment_health
 
@@ -100,10 +100,13 @@ class RestTarget:
         runs = deployment["spec"]["template"]["metadata"]["labels"].get(REVISION_LABEL)
         if runs != release.revision:
             return Health.failed(f"somebody else changed the Deployment: it runs revision {runs}")
-        pods = [
-            pod for pod in kinds.get("Pod", ()) if pod["metadata"]["labels"].get(REVISION_LABEL) == release.revision
-        ]
-        return deployment_health(deployment, pods, kinds.get("Event", ()))
+        pods = kinds.get("Pod", [])
+        ours = [pod for pod in pods if pod["metadata"]["labels"].get(REVISION_LABEL) == release.revision]
+        health = deployment_health(deployment, ours, kinds.get("Event", ()))
+        if health.state is HealthState.READY and len(ours) < len(pods):
+            # until they are gone, nodes that do not know it yet send them requests
+            return Health.progressing(f"{len(pods) - len(ours)} pods of another revision are ending")
+        return health
 
     def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:  # noqa: ARG002
         """The Service's name in the cluster's DNS."""

@@ -397,7 +397,7 @@ def revision_in(status, name):
     [
         (lambda m: m["spec"].update(framework="flask"), "framework = 'flask' is not valid: use one of fastapi"),
         (lambda m: m["spec"]["model"].update(digest="sha256:" + "0" * 64), "does not have the recorded content"),
-        (lambda m: m["spec"]["model"].update(uri="/nowhere"), "/nowhere is not a directory"),
+        (lambda m: m["spec"]["model"].update(uri="/nowhere"), "/nowhere: no such directory"),
         (
             lambda m: m["spec"].update(env={"PYTHONHOME": "/nowhere"}),
             r"ended before it was ready \(exit code 1\); its log",

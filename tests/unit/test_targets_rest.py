@@ -143,6 +143,9 @@ def test_pods_of_the_revision_before_say_nothing_of_this_one():
     }
     health = RestTarget().health(RELEASE, [*seen(updatedReplicas=1), crashing])
     assert health.state is HealthState.PROGRESSING
+    assert "crash" not in health.why
+    health = RestTarget().health(RELEASE, [*seen(), crashing])
+    assert health.why == "1 pods of another revision are ending"
 
 
 def test_the_endpoint_is_the_services_name_in_dns():
