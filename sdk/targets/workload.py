@@ -49,9 +49,9 @@ def deployment_health(deployment: Manifest, pods: Sequence[Manifest], events: Se
     progress = conditions.get("Progressing")
     if progress is not None and progress.get("reason") == "ProgressDeadlineExceeded":
         return Health.failed(f"{progress.get('message', 'it made no progress in time')}{_warnings(pods, events)}")
-    if updated == wanted and left > 0:
-        return Health.progressing(f"{left} pods of the revision before are still there")
     ready = sum(_condition(pod, "Ready").get("status") == "True" for pod in pods)
+    if ready >= wanted and left > 0:
+        return Health.progressing(f"{left} pods of the revision before are still there")
     return Health.progressing(f"{ready} of {wanted} pods are ready{_warnings(pods, events)}")
 
 

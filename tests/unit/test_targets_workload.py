@@ -88,7 +88,10 @@ def test_what_is_missing_is_told_with_the_newest_warning():
 
 
 def test_old_pods_that_are_left_are_told():
-    assert "1 pods of the revision before" in deployment_health(deployment(replicas=3), []).why
+    ready = pod(conditions=[{"type": "Ready", "status": "True"}])
+    assert "1 pods of the revision before" in deployment_health(deployment(replicas=3), [ready, ready]).why
+    # what is missing comes first
+    assert "1 of 2 pods are ready" in deployment_health(deployment(replicas=3), [ready, pod()]).why
 
 
 CRASHED = {"exitCode": 1, "message": "Traceback\nValueError: bad model"}
