@@ -66,10 +66,16 @@ def fleet(keeper, plane, cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
-def kserve(keeper, plane, fleet):
-    """KServe's controller on the fleet: harness.kserve.KServe."""
+def kserve(request, cluster):
+    """KServe on ``cluster``: harness.kserve.KServe on the fleet; None where a named cluster has its own."""
     from harness.kserve import KServe
 
+    if NAMED in os.environ:
+        crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/inferenceservices.serving.kserve.io"
+        if cluster.get(crd) is None:
+            pytest.skip(f"the cluster of {NAMED} does not have KServe: install it there")
+        return None
+    keeper, plane, fleet = (request.getfixturevalue(name) for name in ("keeper", "plane", "fleet"))
     try:
         kserve = KServe(keeper, plane, fleet)
     except Missing as error:
