@@ -1,4 +1,4 @@
-"""Generate what follows from the code and stands in the repository: ``generate.py pipelines|reference|roles [FOLDER]``."""
+"""Generate what follows from the code and stands here: ``generate.py pipelines|reference|roles [FOLDER]``."""
 
 from __future__ import annotations
 
