@@ -53,11 +53,11 @@ REGISTRY_ANNOTATION: Final = "longshore.dev/registry"
 _log = logging.getLogger(__name__)
 
 
-def _runtime(platform: str, session: Session | None) -> Runtime:
+def _runtime(platform: str, session: Session | None, *, force: bool = False) -> Runtime:
     if platform != "local":
         from longshore.cluster import ClusterRuntime
 
-        return ClusterRuntime(session)
+        return ClusterRuntime(session, force=force)
     if "KUBERNETES_SERVICE_HOST" in os.environ:
         raise ConfigError(
             "the platform 'local' starts a server on this machine, and in a pod that server would end with the step: "
@@ -101,6 +101,7 @@ def deploy_model(
     tracking_uri: str | None = None,
     timeout_seconds: float = 120,
     patience_seconds: float = PATIENCE_SECONDS,
+    force: bool = False,
     on_progress: Callable[[str], None] = _log.info,
 ) -> Deployment:
     """Serve a model, smoke-tested with its own example rows and recorded in the registry.
@@ -113,6 +114,7 @@ def deploy_model(
         tracking_uri: The registry; None is the one of this machine.
         timeout_seconds: For each wait until the revision is ready.
         patience_seconds: For what stalls the revision from outside to end.
+        force: Take over what somebody else has set in the service's objects, such as a number of replicas.
         on_progress: Called with a sentence whenever something new is known.
 
     Raises:
@@ -129,7 +131,7 @@ def deploy_model(
     return deploy(
         release,
         target=target,
-        runtime=_runtime(platform, session),
+        runtime=_runtime(platform, session, force=force),
         probe=_smoke_test(model),
         recorder=_recorder(model, tracking_uri),
         timeout_seconds=timeout_seconds,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -172,8 +172,7 @@ class _Attempt:
 
     def bring_up(self, release: Release) -> Endpoint:
         """Apply and wait; raises DeployError with the platform's reason."""
-        manifests = [_marked(m, release, self._replaces(release)) for m in self.target.render(release)]
-        refs = self.runtime.apply(manifests)
+        refs = self.runtime.apply(_marked(self.target.render(release), release, self._replaces(release)))
         last, stalled_since = "nothing was observed yet", None
         deadline = time.monotonic() + self.timeout_seconds
         for observed in self.runtime.observe(refs, also=self.target.children(release), deadline=deadline):
@@ -220,6 +219,10 @@ class _Attempt:
         try:
             if self.previous is None:
                 self.runtime.delete(refs)
+            elif self.previous != release and self.previous == _annotated(refs[0], self.runtime, RELEASE_ANNOTATION):
+                # refused before it was tried: what serves was not touched, only what stands beside it may have been
+                if others := _marked(self.target.render(self.previous), self.previous, None)[1:]:
+                    self.runtime.apply(others)
             elif self.previous.revision == release.revision:
                 return "the failing revision is the one that served before"
             else:
@@ -240,13 +243,17 @@ def _record(recorder: Recorder, release: Release, endpoint: Endpoint, previous: 
         ) from error
 
 
-def _marked(manifest: Manifest, release: Release, previous: Release | None) -> Manifest:
-    metadata = dict(manifest["metadata"])
-    annotations = {**metadata.get("annotations", {}), RELEASE_ANNOTATION: _dump(release)}
+def _marked(manifests: list[Manifest], release: Release, previous: Release | None) -> list[Manifest]:
+    """The objects with longshore's label, and on the first of them what it serves and what it served before."""
+    first, *others = [_with(manifest, "labels", MANAGED_BY) for manifest in manifests]
+    annotations = {RELEASE_ANNOTATION: _dump(release)}
     if previous is not None:
         annotations[PREVIOUS_ANNOTATION] = _dump(previous)
-    metadata["annotations"] = annotations
-    metadata["labels"] = {**metadata.get("labels", {}), **MANAGED_BY}
+    return [_with(first, "annotations", annotations), *others]
+
+
+def _with(manifest: Manifest, field: str, entries: Mapping[str, str]) -> Manifest:
+    metadata = {**manifest["metadata"], field: {**manifest["metadata"].get(field, {}), **entries}}
     return {**manifest, "metadata": metadata}
 
 

@@ -25,6 +25,7 @@ def deploy_model(
     registry: Optional[str] = None,
     timeout_seconds: int = 600,
     patience_seconds: int = 30,
+    force: bool = False,
 ) -> NamedTuple("Outputs", [("url", str), ("revision", str), ("replaced", str)]):
     """Serve a model over HTTP and return once the new revision has answered real requests.
 
@@ -49,6 +50,7 @@ def deploy_model(
         registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
         timeout_seconds: For the revision to become ready.
         patience_seconds: For what stalls the revision from outside to end: a full cluster, a used-up quota.
+        force: Take over what somebody else has set in the service's objects, such as a number of replicas.
 
     Returns:
         url: Base URL of the service.
@@ -82,6 +84,7 @@ def deploy_model(
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,
         patience_seconds=patience_seconds,
+        force=force,
     )
     write_endpoint(endpoint, done.endpoint, seconds=done.seconds)
     return done.endpoint.url, done.endpoint.revision, done.previous.revision if done.previous else ""

@@ -140,7 +140,7 @@ def _conflict(details: Mapping[str, Any]) -> str | None:
     if not owners:
         return None
     fields = ", ".join(f"{field} belongs to {manager!r}" for field, manager in owners)
-    return f"{fields}. Let its owner give the field up, or apply with force=True to take it over"
+    return f"{fields}. Let its owner give the field up, or deploy with force=True to take it over"
 
 
 def _invalid(details: Mapping[str, Any]) -> str | None:

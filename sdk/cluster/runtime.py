@@ -32,20 +32,21 @@ class ClusterRuntime:
 
     Args:
         session: The cluster; by default the one at hand (:meth:`Session.default`).
+        force: Take over fields that belong to another field manager; without it that is a conflict.
         writers: How many objects are written at the same time.
     """
 
-    def __init__(self, session: Session | None = None, *, writers: int = _WRITERS) -> None:
+    def __init__(self, session: Session | None = None, *, force: bool = False, writers: int = _WRITERS) -> None:
         self.session = session or Session.default()
+        self._force = force
         self._writers = writers
 
-    def apply(self, objects: Sequence[Manifest], *, dry_run: bool = False, force: bool = False) -> list[Ref]:
+    def apply(self, objects: Sequence[Manifest], *, dry_run: bool = False) -> list[Ref]:
         """Apply objects on the server's side, several at a time; what is as wanted already is not written.
 
         Args:
             objects: What is wanted.
             dry_run: Have the server check and default everything, webhooks included, and keep nothing.
-            force: Take over fields that belong to another field manager.
 
         Returns:
             The objects' identities, in the order of ``objects``.
@@ -57,7 +58,7 @@ class ClusterRuntime:
         wanted = [self._prepared(manifest, resources) for manifest in objects]
         refs = [Ref.of(manifest) for manifest in wanted]
         same = self._unchanged(wanted, resources)
-        query = {"fieldManager": MANAGER, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
+        query = {"fieldManager": MANAGER, "force": str(self._force).lower(), **({"dryRun": "All"} if dry_run else {})}
 
         def write(manifest: Manifest) -> None:
             ref = Ref.of(manifest)

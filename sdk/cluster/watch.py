@@ -21,6 +21,7 @@ from longshore.targets.base import Manifest
 __all__ = ["Changes", "Query", "Watch", "list_all"]
 
 _PAGE: Final = 500
+_RELIST_SECONDS: Final = 0.1
 _SERVER_SECONDS: Final = (240, 300)
 _SILENCE_SECONDS: Final = 100.0
 """Bookmarks come about once a minute: a watch that is silent for longer is dead."""
@@ -160,9 +161,11 @@ class Watch:
         try:
             while not self._stopped.is_set():
                 self._follow(self._list())
-        except ClusterError as error:
+                self._stopped.wait(_RELIST_SECONDS)
+        except Exception as error:  # noqa: BLE001 - told in the thread that waits for this one
             with self._changes.lock:
-                self.failure = error
+                told = error if isinstance(error, ClusterError) else None
+                self.failure = told or ClusterError(f"{self._query} could not be watched: {error!r}", "Internal")
                 self._changes.tell()
 
     def _list(self) -> str:

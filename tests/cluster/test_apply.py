@@ -71,7 +71,7 @@ def test_what_somebody_else_changed_is_a_conflict_that_names_him(runtime, cluste
     assert refused.value.reason == "Conflict"
     assert ".data.key belongs to 'kubectl-edit'" in str(refused.value)
     assert runtime.get(ref(namespace))["data"] == {"key": "theirs"}
-    runtime.apply([config_map(namespace)], force=True)
+    ClusterRuntime(runtime.session, force=True).apply([config_map(namespace)])
     assert runtime.get(ref(namespace))["data"] == {"key": "value"}
 
 

@@ -82,7 +82,7 @@ REFUSALS = {
                 ]
             },
         },
-        ".spec.replicas belongs to 'hpa'. Let its owner give the field up, or apply with force=True",
+        ".spec.replicas belongs to 'hpa'. Let its owner give the field up, or deploy with force=True",
     ),
     "conflict of versions": (
         409,

@@ -285,3 +285,18 @@ def test_traffic_of_nought_only_tries_a_release_out():
     runtime = Memory()
     deploy(replace(release("1"), traffic=Traffic(percent=0)), target=Things(previews=True), runtime=runtime)
     assert runtime.applied == [("1", 0)]
+
+
+def test_what_was_refused_before_it_changed_anything_needs_no_restoring(target):
+    runtime = Memory()
+    first = deploy(release("1"), target=target, runtime=runtime).release
+
+    class Refuses(Memory):
+        def apply(self, objects):
+            raise DeployError("refused")
+
+    refusing = Refuses(objects=runtime.objects)
+    with pytest.raises(DeployError, match=f"refused. Revision {first.revision} serves as before") as failure:
+        deploy(release("2"), target=target, runtime=refusing)
+    assert failure.value.restored == first.revision
+    assert current_release(SERVICE, refusing) == first
