@@ -55,10 +55,12 @@ class Observer:
 
 
 @pytest.fixture
-def one(runtime, namespace):
+def one(runtime, proxy, namespace):
     """An object that is watched."""
     runtime.apply([config_map(namespace)])
     with Observer(runtime, [ref(namespace)]) as observer:
+        # listed is not watched yet
+        eventually(lambda: proxy.watching, "the watch")
         yield observer
 
 

@@ -98,6 +98,11 @@ class Proxy:
         body = json.dumps({"kind": "Status", "message": f"trouble {status}", "reason": reason, "code": status}).encode()
         self._troubles.append(_Trouble(status, headers or {}, body, matches, times))
 
+    @property
+    def watching(self) -> int:
+        """How many watches are open."""
+        return len(self._streams)
+
     def cut(self) -> int:
         """Break all open watches off in the middle; returns how many there were."""
         with self._lock:
