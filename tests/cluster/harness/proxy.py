@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,12 +30,14 @@ class Seen:
         path: Its path.
         query: Its query parameters.
         token: The bearer token that it brought.
+        at: When it came, by the monotonic clock.
     """
 
     method: str
     path: str
     query: dict[str, str]
     token: str
+    at: float
 
     @property
     def watches(self) -> bool:
@@ -153,7 +156,7 @@ class Proxy:
                 parts = urlsplit(self.path)
                 query = {key: values[0] for key, values in parse_qs(parts.query).items()}
                 token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-                seen = Seen(self.command, parts.path, query, token)
+                seen = Seen(self.command, parts.path, query, token, time.monotonic())
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length) if length else None
                 trouble = proxy._trouble(seen)
