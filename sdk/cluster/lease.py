@@ -95,11 +95,11 @@ class _Lease:
         while not done.wait(_RENEW_SECONDS):
             # a cluster that is away for a moment does not end a deployment
             with contextlib.suppress(ClusterError):
-                self._replace(self._version, self._holder)
+                self._replace(self._version, self._holder, patience=_RENEW_SECONDS)
 
     def give_back(self) -> None:
         body = {"preconditions": {"resourceVersion": self._version}}
-        self._session.request("DELETE", self._path, self._subject, body=body)
+        self._session.request("DELETE", self._path, self._subject, body=body, patience=_RENEW_SECONDS)
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -112,12 +112,12 @@ class _Lease:
     def _create(self) -> bool:
         return self._write("POST", self._collection, self._body("", self._holder))
 
-    def _replace(self, version: str, holder: str) -> bool:
-        return self._write("PUT", self._path, self._body(version, holder))
+    def _replace(self, version: str, holder: str, *, patience: float | None = None) -> bool:
+        return self._write("PUT", self._path, self._body(version, holder), patience)
 
-    def _write(self, method: str, path: str, body: dict[str, Any]) -> bool:
+    def _write(self, method: str, path: str, body: dict[str, Any], patience: float | None = None) -> bool:
         try:
-            answer = self._session.request(method, path, self._subject, body=body)
+            answer = self._session.request(method, path, self._subject, body=body, patience=patience)
         except ClusterError as error:
             if error.reason in ("Conflict", "AlreadyExists"):
                 return False
