@@ -6,6 +6,7 @@ A test takes a fresh namespace of it and leaves that behind: deleting a namespac
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,9 @@ from harness.system import Missing
 
 NAMED = "LONGSHORE_TEST_KUBECONFIG"
 """The cluster that is used in place of all of these."""
+
+NAMED_STORE = "LONGSHORE_TEST_S3"
+"""With a named cluster, the address of the S3 server that the tests of pods keep models in."""
 
 
 @pytest.fixture(scope="session")
@@ -107,30 +111,52 @@ def namespace(cluster) -> str:
 
 
 @pytest.fixture(scope="session")
-def bucket(nodes) -> Iterator[str]:
-    """An S3 bucket that the pods of ``nodes`` reach, and this process too."""
+def real_cluster(request, tmp_path_factory) -> Cluster:
+    """A cluster whose pods really run: that of ``nodes``, or the one that the caller named."""
+    if NAMED in os.environ:
+        return Cluster(Path(os.environ[NAMED]), tmp_path_factory.mktemp("real-cluster"))
+    return request.getfixturevalue("nodes").cluster
+
+
+@pytest.fixture(scope="session")
+def store(request) -> str:
+    """Address of an S3 server that the pods of ``real_cluster`` reach, and this process too."""
+    if NAMED in os.environ:
+        if NAMED_STORE not in os.environ:
+            pytest.skip(f"name an S3 server that the pods of the cluster reach, and this machine too, in {NAMED_STORE}")
+        return os.environ[NAMED_STORE]
+    nodes = request.getfixturevalue("nodes")
+    host = nodes.network.address
+    nodes.spawn("s3", [sys.executable, "-m", "moto.server", "-H", host, "-p", "9000"])
+    return f"http://{host}:9000"
+
+
+@pytest.fixture(scope="session")
+def bucket(store) -> Iterator[str]:
+    """A bucket of that server; this process finds it."""
     import s3fs
 
-    address = f"http://{nodes.network.address}:9000"
-    nodes.spawn("s3", [sys.executable, "-m", "moto.server", "-H", nodes.network.address, "-p", "9000"])
+    name = f"models-{secrets.token_hex(4)}"
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in storage_environment(address).items():
-            patch.setenv(name, value)
+        for key, value in storage_environment(store).items():
+            patch.setenv(key, value)
         s3fs.S3FileSystem.clear_instance_cache()
         filesystem = s3fs.S3FileSystem()
-        eventually(lambda: requests.get(address, timeout=2).ok, "S3")
-        filesystem.mkdir("models")
-        yield "s3://models"
+        eventually(lambda: requests.get(store, timeout=2).status_code < 500, "S3")
+        filesystem.mkdir(name)
+        yield f"s3://{name}"
         s3fs.S3FileSystem.clear_instance_cache()
 
 
 def storage_environment(address: str) -> dict[str, str]:
-    """What a process needs to know to read the bucket."""
+    """What a process needs to know to read the bucket; a named server's credentials are this process's own."""
+    own = {key: value for key, value in os.environ.items() if key.startswith("AWS_")} if NAMED in os.environ else {}
     return {
-        "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
+        **own,
+        "AWS_ENDPOINT_URL": address,
     }
 
 
@@ -151,29 +177,24 @@ def stored_models(bucket, constant_models):
 
 
 @pytest.fixture(scope="session")
-def session(nodes):
-    """A session with ``nodes`` as its administrator."""
+def session(real_cluster):
+    """A session with ``real_cluster`` as its administrator."""
     from longshore.cluster import Session
 
-    session = Session.from_kubeconfig(nodes.cluster.kubeconfig)
+    session = Session.from_kubeconfig(real_cluster.kubeconfig)
     yield session
     session.close()
 
 
 @pytest.fixture
-def place(nodes) -> str:
-    """A fresh namespace of ``nodes`` with the credentials of the bucket, where only restricted pods are admitted."""
-    name = nodes.cluster.namespace()
+def place(real_cluster, store) -> str:
+    """A fresh namespace of it with the credentials of the bucket, where only restricted pods are admitted."""
+    name = real_cluster.namespace()
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    nodes.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-    nodes.cluster.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "bucket", "namespace": name},
-            "stringData": storage_environment(f"http://{nodes.network.address}:9000"),
-        }
-    )
+    real_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    secret = {"name": "bucket", "namespace": name}
+    data = storage_environment(store)
+    real_cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": data})
     return name
 
 

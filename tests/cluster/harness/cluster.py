@@ -162,6 +162,17 @@ class Cluster:
                 return None
             raise
 
+    def log(self, namespace: str, pod: str) -> str:
+        """What a pod's only container has written."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{pod}/log"
+        headers = {"Accept": "*/*"}
+        # read as it is: the client would make a Python value of what looks like one
+        answer, _, _ = self._client.call_api(
+            path, "GET", header_params=headers, auth_settings=["BearerToken"], _preload_content=False
+        )
+        text: str = answer.data.decode(errors="replace")
+        return text
+
     def namespace(self, prefix: str = "t") -> str:
         """A fresh namespace that is ready for pods. It goes with the cluster: deleting one takes seconds."""
         name = f"{prefix}-{secrets.token_hex(4)}"
