@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
-from harness.cluster import eventually
+from harness.cluster import Cluster, eventually
 from harness.images import longshore_image
+from harness.traces import traces
 
+HERE = Path(__file__).parent
 IMAGE = longshore_image("python")
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
 
@@ -174,3 +180,38 @@ def test_an_image_that_is_not_there_shows_in_seconds(nodes, space):
         return waiting[0] if waiting and waiting[0] in {"ErrImagePull", "ImagePullBackOff"} else None
 
     assert eventually(reason, "the refusal of the image", 10)
+
+
+STARTER = """\
+import json
+from harness.keeper import Keeper
+from harness.nodes import NodesCluster
+from harness.pods import start_pod
+
+keeper = Keeper()
+cluster = NodesCluster(keeper, count=2).cluster
+names = [node["metadata"]["name"] for node in cluster.get("/api/v1/nodes")["items"]]
+space = cluster.namespace()
+start_pod(cluster, space, "sleeper", ["sleep", "1000"])
+print(json.dumps([keeper.slot, space, names, str(cluster.kubeconfig)]), flush=True)
+input()
+"""
+
+
+def test_nothing_is_left_of_two_nodes_when_the_caller_is_killed(nodes, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTER], cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        slot, space, names, kubeconfig = json.loads(starter.stdout.readline())
+        assert len(names) == 2
+        cluster = Cluster(Path(kubeconfig), tmp_path)
+        path = f"/api/v1/namespaces/{space}/pods/sleeper"
+        eventually(lambda: cluster.get(path)["status"]["phase"] == "Running", "a pod")
+        found = "\n".join(traces(slot))
+        # mounts are not among them: those of a node are in a namespace that ends with its processes
+        for kind in ("process ", "/sys/fs/cgroup/", "/run/netns/"):
+            assert kind in found
+        starter.kill()
+    eventually(lambda: not traces(slot), "the end of everything", 30)
+    # the cluster of the other tests is as it was
+    assert len(nodes.cluster.get("/api/v1/nodes")["items"]) == 1
