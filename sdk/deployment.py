@@ -29,7 +29,7 @@ from longshore.release import (
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
 from longshore.targets import PLATFORMS, target_of
-from longshore.targets.base import Ref, Runtime
+from longshore.targets.base import Runtime
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
@@ -80,16 +80,10 @@ def default_namespace(platform: str, session: Session | None = None) -> str:
 def _as_deployed(service: Service, platform: str) -> Service:
     """The service with what a rollback must find again, whatever the defaults are by then."""
     if platform == "rest" and service.image is None:
-        from longshore.targets.rest import SERVER_IMAGE
+        from longshore.targets.pods import SERVER_IMAGE
 
         return replace(service, image=SERVER_IMAGE)
     return service
-
-
-def _identity(name: str, namespace: str) -> Release:
-    """Some release of a service: for the identity of the platform's objects."""
-    model = ModelSource(uri="any://model", format="any", name="any")
-    return Release(service=Service(name=name, namespace=namespace), model=model)
 
 
 def deploy_model(
@@ -157,7 +151,7 @@ def rollback_service(
         DeployError: If the earlier release does not come up; the current one then still serves.
     """
     place = namespace or default_namespace(platform, session)
-    ref = Ref.of(target_of(platform).render(_identity(name, place))[0])
+    ref = target_of(platform).objects(Service(name=name, namespace=place))[0]
     earlier = previous_release(ref, _runtime(platform, session))
     if earlier is None:
         raise ConfigError(f"{ref} has no earlier release to go back to")
@@ -177,7 +171,7 @@ def delete_service(
 ) -> None:
     """Serve a service's models no more, and remove all that was applied for it. What is gone already is no error."""
     place = namespace or default_namespace(platform, session)
-    refs = [Ref.of(manifest) for manifest in target_of(platform).render(_identity(name, place))]
+    refs = target_of(platform).objects(Service(name=name, namespace=place))
     runtime = _runtime(platform, session)
     with runtime.lock(refs[0]):
         runtime.delete(refs)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from longshore.spec import ModelSource, Release, Service, check_dns_label, check_subdomain
+from longshore.spec import KServeOptions, Service
+from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
 from longshore.targets.base import MANAGED_BY, Manifest
 
@@ -61,16 +62,17 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
         ("coordination.k8s.io", "leases"): _LEASE,
         ("", "pods/log"): ("get",),
     }
-    release = Release(service=Service(name="any"), model=ModelSource(uri="any://model", format="any", name="any"))
+    services = [Service(name="any"), Service(name="any", kserve=KServeOptions(mode="Knative"))]
     for platform in platforms:
         target = target_of(platform)
         # what is on this machine no cluster has to allow
         if platform == "local":
             continue
-        for child in target.children(release):
-            verbs.setdefault(_resource(child.api_version, child.kind), _READ)
-        for manifest in target.render(release):
-            verbs[_resource(manifest["apiVersion"], manifest["kind"])] = _APPLY
+        for service in services:
+            for child in target.children(service):
+                verbs.setdefault(_resource(child.api_version, child.kind), _READ)
+            for ref in target.objects(service):
+                verbs[_resource(ref.api_version, ref.kind)] = _APPLY
     return [
         {"apiGroups": [group], "resources": [resource], "verbs": list(allowed)}
         for (group, resource), allowed in sorted(verbs.items())

@@ -10,11 +10,19 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from longshore.errors import DeployError, LongshoreError
-from longshore.spec import Endpoint, HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic, to_plain
-from longshore.targets.base import MANAGED_BY, Manifest, Ref, Runtime, Target
+from longshore.spec import Endpoint, HealthState, Release, Traffic, from_plain, to_plain
+from longshore.targets.base import (
+    MANAGED_BY,
+    PREVIOUS_ANNOTATION,
+    RELEASE_ANNOTATION,
+    Manifest,
+    Ref,
+    Runtime,
+    Target,
+)
 
 __all__ = [
     "PATIENCE_SECONDS",
@@ -26,9 +34,6 @@ __all__ = [
     "previous_release",
     "release_in",
 ]
-
-RELEASE_ANNOTATION: Final = "longshore.dev/release"
-PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a release may wait for what it does not bring itself, unless the user says otherwise."""
@@ -102,7 +107,7 @@ def deploy(
             ``restored`` names the revision that serves again.
     """
     started = time.monotonic()
-    refs = [Ref.of(manifest) for manifest in target.render(release)]
+    refs = target.objects(release.service)
     with runtime.lock(refs[0]):
         previous = current_release(refs[0], runtime)
         attempt = _Attempt(target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
@@ -141,7 +146,7 @@ def _annotated(service: Ref, runtime: Runtime, annotation: str) -> Release | Non
 def release_in(manifest: Manifest, annotation: str = RELEASE_ANNOTATION) -> Release | None:
     """The release that an object was made for, None if no engine made it."""
     text = (manifest["metadata"].get("annotations") or {}).get(annotation)
-    return None if text is None else _release_from(json.loads(text))
+    return None if text is None else from_plain(Release, json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ class _Attempt:
         refs = self.runtime.apply(_marked(self.target.render(release), release, self._replaces(release)))
         last, stalled_since = "nothing was observed yet", None
         deadline = time.monotonic() + self.timeout_seconds
-        for observed in self.runtime.observe(refs, also=self.target.children(release), deadline=deadline):
+        for observed in self.runtime.observe(refs, also=self.target.children(release.service), deadline=deadline):
             health = self.target.health(release, observed)
             if health.state is HealthState.READY:
                 return self.target.endpoint(release, observed)
@@ -194,7 +199,7 @@ class _Attempt:
         if self.previous is None or self.previous.revision != release.revision:
             return self.previous
         # deploying once more what serves already must not forget what came before it
-        return previous_release(Ref.of(self.target.render(release)[0]), self.runtime)
+        return previous_release(self.target.objects(release.service)[0], self.runtime)
 
     def give_up(self, release: Release, refs: list[Ref], reason: str, recorder: Recorder | None) -> DeployError:
         """Bring back what served before and return what to tell the user."""
@@ -259,10 +264,3 @@ def _with(manifest: Manifest, field: str, entries: Mapping[str, str]) -> Manifes
 
 def _dump(release: Release) -> str:
     return json.dumps(to_plain(release), sort_keys=True, separators=(",", ":"))
-
-
-def _release_from(plain: dict[str, Any]) -> Release:
-    service = dict(plain["service"])
-    service["resources"] = Resources(**service["resources"])
-    service["scaling"] = Scaling(**service["scaling"])
-    return Release(service=Service(**service), model=ModelSource(**plain["model"]), traffic=Traffic(**plain["traffic"]))

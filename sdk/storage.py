@@ -15,7 +15,7 @@ from typing import IO, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from longshore.errors import InvalidValue, MissingExtra, StorageError
-from longshore.spec import check_uri
+from longshore.spec.checks import check_uri
 
 __all__ = ["copy_tree", "fetch_directory", "is_local", "join", "local_path", "open_read", "replace_directory"]
 

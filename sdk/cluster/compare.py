@@ -5,24 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from longshore.targets.base import MANAGED_BY, Manifest
+from longshore.spec.quantity import quantity
+from longshore.targets.base import APPLIED_ANNOTATION, MANAGED_BY, Manifest
 
-__all__ = ["APPLIED_ANNOTATION", "MANAGER", "prepared", "unchanged"]
+__all__ = ["MANAGER", "prepared", "unchanged"]
 
 MANAGER: Final = "longshore"
 """The field manager that longshore applies as."""
-
-APPLIED_ANNOTATION: Final = "longshore.dev/applied"
-"""Digest of the object as it was last applied: a field that is wanted no longer shows in it."""
-
-_SUFFIXES: Final = {
-    "m": Decimal("0.001"),
-    **{letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", start=1)},
-    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", start=1)},
-}
 
 
 def prepared(manifest: Manifest, namespace: str | None) -> Manifest:
@@ -72,14 +63,5 @@ def _covers(live: Any, wanted: Any) -> bool:
 def _same_quantity(one: Any, other: Any) -> bool:
     if not isinstance(one, (str, int)) or not isinstance(other, (str, int)):
         return False
-    first, second = _quantity(str(one)), _quantity(str(other))
+    first, second = quantity(str(one)), quantity(str(other))
     return first is not None and first == second
-
-
-def _quantity(text: str) -> Decimal | None:
-    number = text.rstrip("mkKMGTPEi")
-    factor = _SUFFIXES.get(text[len(number) :], None) if number != text else Decimal(1)
-    try:
-        return None if factor is None else Decimal(number) * factor
-    except InvalidOperation:
-        return None

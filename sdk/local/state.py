@@ -22,7 +22,7 @@ from typing import Any, Final, TextIO
 from longshore import home
 from longshore.errors import DeployError
 from longshore.locks import acquire, is_held
-from longshore.spec import check_dns_label
+from longshore.spec.checks import check_dns_label
 from longshore.targets.base import Manifest
 
 __all__ = ["Record", "ServiceState", "deploy_lock", "folder", "load", "names", "remove", "save", "tail"]

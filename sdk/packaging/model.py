@@ -22,7 +22,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from longshore import storage
 from longshore.errors import DataError, DigestMismatch, MissingExtra, ModelError, StorageError
 from longshore.packaging.card import ModelCard
-from longshore.spec import ModelSource, check_dns_label
+from longshore.spec import ModelSource
+from longshore.spec.checks import check_dns_label
 
 if TYPE_CHECKING:
     import numpy as np

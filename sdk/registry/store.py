@@ -19,7 +19,8 @@ from longshore.registry.versions import (
     registration_tags,
     version_from,
 )
-from longshore.spec import ModelSource, check_dns_label
+from longshore.spec import ModelSource
+from longshore.spec.checks import check_dns_label
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from longshore.errors import InvalidValue, RegistryError
-from longshore.spec import ModelSource, check_service_name
+from longshore.spec import ModelSource
+from longshore.spec.checks import check_service_name
 
 __all__ = [
     "CHALLENGER",

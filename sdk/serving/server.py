@@ -30,7 +30,7 @@ import uvloop
 from longshore.errors import InvalidValue, LongshoreError
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
-from longshore.spec import FRAMEWORKS
+from longshore.spec.service import FRAMEWORKS
 from longshore.storage import fetch_directory
 
 if TYPE_CHECKING:

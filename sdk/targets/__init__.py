@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLATFORMS", "target_of"]
 
-PLATFORMS: Final = ("local", "rest")
+PLATFORMS: Final = ("local", "rest", "kserve")
 
 
 def target_of(platform: str) -> Target:
@@ -28,4 +28,8 @@ def target_of(platform: str) -> Target:
         from longshore.targets.rest import RestTarget
 
         return RestTarget()
+    if platform == "kserve":
+        from longshore.targets.kserve import KServeTarget
+
+        return KServeTarget()
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")

@@ -11,15 +11,35 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
 
-from longshore.spec import Endpoint, Health, Release
+from longshore.spec import Endpoint, Health, Release, Service
 
-__all__ = ["HEARTBEAT_SECONDS", "MANAGED_BY", "Manifest", "Ref", "Runtime", "Selection", "Target"]
+__all__ = [
+    "APPLIED_ANNOTATION",
+    "HEARTBEAT_SECONDS",
+    "MANAGED_BY",
+    "PREVIOUS_ANNOTATION",
+    "RELEASE_ANNOTATION",
+    "Manifest",
+    "Ref",
+    "Runtime",
+    "Selection",
+    "Target",
+]
 
 HEARTBEAT_SECONDS: Final = 1.0
 """How often a runtime says how things are while nothing changes."""
 
 MANAGED_BY: Final[Mapping[str, str]] = {"app.kubernetes.io/managed-by": "longshore"}
 """The label of every object that longshore applies."""
+
+RELEASE_ANNOTATION: Final = "longshore.dev/release"
+"""On the first object of a release: the release itself."""
+
+PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
+"""On the same object: the release that this one has replaced."""
+
+APPLIED_ANNOTATION: Final = "longshore.dev/applied"
+"""Digest of an object as it was last applied: a field that is wanted no longer shows in it."""
 
 Manifest = dict[str, Any]
 """A Kubernetes-style object: apiVersion, kind, metadata, spec and, when observed, status."""
@@ -80,7 +100,11 @@ class Target(Protocol):
         """The objects that make ``release`` so. The same release gives the same objects."""
         ...
 
-    def children(self, release: Release) -> Sequence[Selection]:
+    def objects(self, service: Service) -> list[Ref]:
+        """The objects of :meth:`render` by name, in its order; the first one bears the release."""
+        ...
+
+    def children(self, service: Service) -> Sequence[Selection]:
         """What :meth:`health` wants to see beside the objects of :meth:`render`."""
         ...
 

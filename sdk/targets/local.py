@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from longshore.errors import InvalidValue
-from longshore.spec import Endpoint, Health, Release
-from longshore.targets.base import Manifest, Selection
+from longshore.spec import Endpoint, Health, Release, Service
+from longshore.targets.base import Manifest, Ref, Selection
 
 __all__ = ["LocalTarget"]
 
+_API_VERSION: Final = "local.longshore.dev/v1alpha1"
+_KIND: Final = "ModelServer"
 _DRAIN_SECONDS: Final = 10
 
 
@@ -35,8 +37,8 @@ class LocalTarget:
             )
         return [
             {
-                "apiVersion": "local.longshore.dev/v1alpha1",
-                "kind": "ModelServer",
+                "apiVersion": _API_VERSION,
+                "kind": _KIND,
                 "metadata": {
                     "name": service.name,
                     "labels": dict(service.labels),
@@ -60,7 +62,11 @@ class LocalTarget:
             }
         ]
 
-    def children(self, release: Release) -> Sequence[Selection]:  # noqa: ARG002
+    def objects(self, service: Service) -> list[Ref]:
+        """One object: a service on this machine has no namespace."""
+        return [Ref(_API_VERSION, _KIND, service.name)]
+
+    def children(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
         """None: the object's status says it all."""
         return ()
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from longshore._version import __version__
 from longshore.errors import InvalidValue
-from longshore.spec import Endpoint, Health, HealthState, Release
-from longshore.targets.base import Manifest, Selection
+from longshore.spec import Endpoint, Health, HealthState, Release, Service
+from longshore.targets.base import Manifest, Ref, Selection
+from longshore.targets.pods import (
+    LINGER_SECONDS,
+    REVISION_LABEL,
+    SERVER_IMAGE,
+    container_resources,
+    container_security,
+    environment,
+    pod_security,
+    scheduling,
+)
 from longshore.targets.workload import deployment_health
 
-__all__ = ["REVISION_LABEL", "SERVER_IMAGE", "SERVICE_LABEL", "RestTarget"]
-
-SERVER_IMAGE: Final = f"ghcr.io/longshore/longshore-fastapi:{__version__}"
-"""The image with the model server: longshore and what it takes to load and serve a model."""
+__all__ = ["SERVICE_LABEL", "RestTarget"]
 
 SERVICE_LABEL: Final = "longshore.dev/service"
-REVISION_LABEL: Final = "longshore.dev/revision"
 
 _PORT: Final = 8080
-_LINGER_SECONDS: Final = 3
 _DRAIN_SECONDS: Final = 20
-_USER: Final = 1000
 
 
 class RestTarget:
@@ -81,12 +84,18 @@ class RestTarget:
             },
         ]
 
-    def children(self, release: Release) -> Sequence[Selection]:
+    def objects(self, service: Service) -> list[Ref]:
+        """The Deployment and the Service."""
+        return [
+            Ref("apps/v1", "Deployment", service.name, service.namespace),
+            Ref("v1", "Service", service.name, service.namespace),
+        ]
+
+    def children(self, service: Service) -> Sequence[Selection]:
         """The service's pods, and the events of the namespace."""
-        namespace = release.service.namespace
         return (
-            Selection("v1", "Pod", namespace, {SERVICE_LABEL: release.service.name}),
-            Selection("v1", "Event", namespace),
+            Selection("v1", "Pod", service.namespace, {SERVICE_LABEL: service.name}),
+            Selection("v1", "Event", service.namespace),
         )
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
@@ -157,10 +166,9 @@ def _pod(release: Release) -> dict[str, Any]:
         "name": "server",
         "image": service.image or SERVER_IMAGE,
         "args": _arguments(release, where),
-        "env": [{"name": name, "value": value} for name, value in service.env.items()],
-        "envFrom": [{"secretRef": {"name": name}} for name in service.secrets],
+        **environment(service.env, service.secrets),
         "ports": [{"name": "http", "containerPort": _PORT, "protocol": "TCP"}],
-        "resources": _resources(release),
+        "resources": container_resources(service.resources),
         "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": "http"}, "periodSeconds": 1},
         "livenessProbe": {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
@@ -175,31 +183,19 @@ def _pod(release: Release) -> dict[str, Any]:
             "failureThreshold": 3600,
         },
         # requests still arrive until every node knows that the pod is leaving
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_LINGER_SECONDS)]}}},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LINGER_SECONDS)]}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": {**container_security(), "readOnlyRootFilesystem": True},
     }
-    pod: dict[str, Any] = {
+    return {
         "containers": [container],
         "volumes": volumes,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": _LINGER_SECONDS + _DRAIN_SECONDS + 7,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "terminationGracePeriodSeconds": LINGER_SECONDS + _DRAIN_SECONDS + 7,
+        "securityContext": pod_security(),
+        **scheduling(service),
     }
-    if service.service_account is not None:
-        pod["serviceAccountName"] = service.service_account
-    return pod
 
 
 def _arguments(release: Release, where: str) -> list[str]:
@@ -216,12 +212,3 @@ def _arguments(release: Release, where: str) -> list[str]:
         "--drain-seconds": str(_DRAIN_SECONDS),
     }
     return [f"{name}={value}" for name, value in options.items() if value is not None]
-
-
-def _resources(release: Release) -> dict[str, dict[str, str]]:
-    asked = release.service.resources
-    requests = {name: value for name, value in (("cpu", asked.cpu), ("memory", asked.memory)) if value is not None}
-    limits = {} if asked.memory is None else {"memory": asked.memory}
-    if asked.gpu:
-        limits["nvidia.com/gpu"] = str(asked.gpu)
-    return {name: value for name, value in (("requests", requests), ("limits", limits)) if value}

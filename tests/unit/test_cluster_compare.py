@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from longshore.cluster.compare import APPLIED_ANNOTATION, prepared, unchanged
+from longshore.cluster.compare import prepared, unchanged
+from longshore.targets.base import APPLIED_ANNOTATION
 
 WANTED = {
     "apiVersion": "apps/v1",

@@ -32,7 +32,10 @@ class Things:
         spec = {"revision": release.revision, "traffic": release.traffic.percent, "version": release.model.version}
         return [{"apiVersion": "test/v1", "kind": "Thing", "metadata": {"name": release.service.name}, "spec": spec}]
 
-    def children(self, release: Release) -> Sequence[Selection]:
+    def objects(self, service: Service) -> list[Ref]:
+        return [SERVICE]
+
+    def children(self, service: Service) -> Sequence[Selection]:
         return ()
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:

@@ -1,0 +1,32 @@
+"""What a person asks to be served, as plain values.
+
+All types are frozen and check themselves when built: a value that exists is valid. Nothing here opens a
+connection or imports a platform's client.
+"""
+
+from __future__ import annotations
+
+from longshore.spec.kserve import Batcher, Container, KServeOptions, PayloadLogger
+from longshore.spec.outcome import Endpoint, Health, HealthState
+from longshore.spec.plain import from_plain, to_plain
+from longshore.spec.service import Release, Service
+from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
+
+__all__ = [
+    "Batcher",
+    "Container",
+    "Endpoint",
+    "Health",
+    "HealthState",
+    "KServeOptions",
+    "ModelSource",
+    "PayloadLogger",
+    "Release",
+    "Resources",
+    "Scaling",
+    "Service",
+    "Toleration",
+    "Traffic",
+    "from_plain",
+    "to_plain",
+]

@@ -1,0 +1,52 @@
+"""Values of this package as JSON, and back."""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["from_plain", "to_plain"]
+
+_T = TypeVar("_T")
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a value of this package into dicts, lists and scalars that JSON can hold."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(v) for v in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: to_plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def from_plain(kind: type[_T], plain: Mapping[str, Any]) -> _T:
+    """Build a value of a type of this package from what :func:`to_plain` made of it.
+
+    What was written before a field existed has its default; a field that is not known here is an error, since
+    leaving it out would be another value.
+
+    Raises:
+        InvalidValue: If a field is not valid.
+        TypeError: If a field is not known.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{name: _value(hints.get(name), value) for name, value in plain.items()})
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next((one for one in get_args(hint) if one is not types.NoneType), None)
+    if hasattr(hint, "__dataclass_fields__"):
+        return from_plain(hint, value)
+    arguments = get_args(hint)
+    if isinstance(value, list) and arguments:
+        return [_value(arguments[0], one) for one in value]
+    return value

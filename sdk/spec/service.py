@@ -1,0 +1,122 @@
+"""A service, and a model behind it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from longshore.spec.checks import (
+    check_choice,
+    check_dns_label,
+    check_env,
+    check_image,
+    check_labels,
+    check_names,
+    check_range,
+    check_service_name,
+    check_subdomain,
+    freeze,
+)
+from longshore.spec.kserve import KServeOptions
+from longshore.spec.plain import to_plain
+from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
+
+__all__ = ["FRAMEWORKS", "Release", "Service"]
+
+FRAMEWORKS: Final = ("fastapi",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A named endpoint that outlives the models behind it.
+
+    Args:
+        name: RFC 1035 label of at most 53 characters (platforms append suffixes of their own).
+        namespace: Kubernetes namespace; the local runtime ignores it.
+        framework: Web framework of the ``local`` and ``rest`` targets.
+        port: Port that clients use; None lets the platform choose.
+        resources: Compute of one replica.
+        scaling: Number of replicas.
+        service_account: Kubernetes service account of the serving pods.
+        labels: Added to every object.
+        annotations: Added to every object.
+        env: Environment of the serving process. Secrets do not belong here.
+        secrets: Names of Kubernetes Secrets in the namespace whose keys become environment variables of the serving
+            process, such as the credentials of the model's storage.
+        image: Container image of the server; None is the platform's own.
+        node_selector: Labels of the nodes that pods may run on.
+        tolerations: Taints that they may run on in spite of.
+        kserve: What only KServe is told; other platforms ignore it.
+    """
+
+    name: str
+    namespace: str = "default"
+    framework: str = "fastapi"
+    port: int | None = None
+    resources: Resources = field(default_factory=Resources)
+    scaling: Scaling = field(default_factory=Scaling)
+    service_account: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    secrets: Sequence[str] = ()
+    image: str | None = None
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Toleration] = ()
+    kserve: KServeOptions | None = None
+
+    def __post_init__(self) -> None:
+        check_service_name("Service.name", self.name, max_length=53)
+        check_dns_label("Service.namespace", self.namespace)
+        check_choice("Service.framework", self.framework, FRAMEWORKS)
+        if self.port is not None:
+            check_range("Service.port", self.port, 1, 65535)
+        if self.service_account is not None:
+            check_subdomain("Service.service_account", self.service_account)
+        check_labels("Service.labels", self.labels)
+        check_labels("Service.annotations", self.annotations, values=False)
+        check_labels("Service.node_selector", self.node_selector)
+        check_env(self, "env")
+        check_names(self, "secrets")
+        if self.image is not None:
+            check_image("Service.image", self.image)
+        object.__setattr__(self, "tolerations", tuple(self.tolerations))
+        for name in ("labels", "annotations", "node_selector"):
+            freeze(self, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One model behind one service: what an engine brings up and, if need be, takes back.
+
+    Args:
+        service: The endpoint.
+        model: The model that it shall serve.
+        traffic: The share of requests that this revision shall answer.
+    """
+
+    service: Service
+    model: ModelSource
+    traffic: Traffic = field(default_factory=Traffic)
+
+    @property
+    def revision(self) -> str:
+        """Name of what runs: equal content gives an equal name, and any change that restarts a server a new one.
+
+        Traffic and the number of replicas change no process, so they are left out.
+        """
+        content: dict[str, Any] = {
+            "model": asdict(self.model),
+            "framework": self.service.framework,
+            "env": dict(self.service.env),
+            "resources": asdict(self.service.resources),
+        }
+        # added only where they are used, so that the names of what runs already stay
+        for name in ("secrets", "image", "node_selector", "tolerations", "kserve"):
+            if value := getattr(self.service, name):
+                content[name] = to_plain(value)
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return f"{self.service.name}-{digest[:8]}"

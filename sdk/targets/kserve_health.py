@@ -1,0 +1,236 @@
+"""Reading an InferenceService: pure functions on it and on what KServe has made of it.
+
+Its own status lags: right after a change it is that of the revision before, ``observedGeneration`` counts the child's
+generations, and a crash loop of the new pods shows as Ready for ten minutes. So the verdict comes from the Deployment
+or Knative Service that carries the revision, and from its pods; KServe's word counts where it refuses to make them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from longshore.spec import Health, HealthState
+from longshore.targets.base import Manifest
+from longshore.targets.pods import REVISION_LABEL
+from longshore.targets.workload import deployment_health, pod_health
+
+__all__ = ["SERVICE_LABEL", "inference_service_health"]
+
+SERVICE_LABEL: Final = "serving.kserve.io/inferenceservice"
+"""KServe's label of all that it makes for an InferenceService."""
+
+_COMPONENT_LABEL: Final = "component"
+_STOP: Final = "serving.kserve.io/stop"
+_COMPONENTS: Final = ("predictor", "transformer", "explainer")
+_KNATIVE: Final = "serving.knative.dev/"
+_REFUSALS: Final = frozenset({"InternalError", "ServerlessModeRejected", "UpdateFailed"})
+# words of what trying again does not mend
+_HOPELESS: Final = ("storageuri not supported", "is invalid", "must be no more than", "not available")
+
+
+def inference_service_health(wanted: Manifest, observed: Sequence[Manifest]) -> Health:
+    """Whether an InferenceService serves what it was last asked to.
+
+    Args:
+        wanted: The InferenceService as it was applied; the predictor's labels name the revision.
+        observed: The InferenceService, and everything with its label: Deployments or Knative Services and Revisions,
+            pods; and the events of its namespace.
+    """
+    made = _Made(wanted, observed)
+    service = made.service
+    if service is None:
+        return Health.progressing("the InferenceService is not there yet")
+    metadata = service["metadata"]
+    if str((metadata.get("annotations") or {}).get(_STOP, "")).lower() == "true":
+        return Health.failed(f"the InferenceService is stopped: take its annotation {_STOP} away")
+    runs = (service["spec"]["predictor"].get("labels") or {}).get(REVISION_LABEL)
+    if runs != made.revision:
+        return Health.failed(f"somebody else changed the InferenceService: it asks for revision {runs}")
+    states = [made.component(name) for name in _COMPONENTS if name in wanted["spec"]]
+    for state in (HealthState.FAILED, HealthState.STALLED):
+        if found := next((health for health in states if health.state is state), None):
+            return found
+    # what KServe cannot make, no pod tells of
+    if (refusal := made.refusal(all(health.state is HealthState.READY for health in states))) is not None:
+        return refusal
+    if found := next((health for health in states if health.state is not HealthState.READY), None):
+        return found
+    return _conditions(service)
+
+
+class _Made:
+    """An InferenceService with all that belongs to it."""
+
+    def __init__(self, wanted: Manifest, observed: Sequence[Manifest]) -> None:
+        self.wanted = wanted
+        self.name: str = wanted["metadata"]["name"]
+        self.revision: str = wanted["spec"]["predictor"]["labels"][REVISION_LABEL]
+        self.service = next((m for m in observed if m["kind"] == "InferenceService"), None)
+        self.events = [m for m in observed if m["kind"] == "Event"]
+        self.pods = [m for m in observed if m["kind"] == "Pod"]
+        self.deployments = _by_name(m for m in observed if m["kind"] == "Deployment")
+        knative = [m for m in observed if m["apiVersion"].startswith(_KNATIVE)]
+        self.knative_services = _by_name(m for m in knative if m["kind"] == "Service")
+        self.knative_revisions = _by_name(m for m in knative if m["kind"] == "Revision")
+
+    def component(self, name: str) -> Health:
+        """The verdict on the predictor, the transformer or the explainer."""
+        child = f"{self.name}-{name}"
+        pods = [pod for pod in self.pods if pod["metadata"]["labels"].get(_COMPONENT_LABEL) == name]
+        ours = [pod for pod in pods if pod["metadata"]["labels"].get(REVISION_LABEL) == self.revision]
+        if _mode(self.wanted) == "Knative":
+            return self._knative(name, child, ours)
+        deployment = self.deployments.get(child)
+        if deployment is None:
+            return Health.progressing(f"KServe has not made the Deployment {child} yet")
+        if not self._carries(deployment, name):
+            return Health.progressing(f"KServe has not passed this revision on to the Deployment {child} yet")
+        health = deployment_health(deployment, ours, self.events)
+        if health.state in (HealthState.FAILED, HealthState.STALLED):
+            return health
+        low, scaled = self.wanted["spec"][name]["minReplicas"], deployment["spec"].get("replicas", 1)
+        if scaled < low or (scaled > low and self._annotation("serving.kserve.io/autoscalerClass") == "none"):
+            return Health.progressing(f"the Deployment {child} is for {scaled} pods yet, {low} are asked for")
+        if health.state is HealthState.READY and len(ours) < len(pods):
+            # until they are gone, nodes that do not know it yet send them requests
+            return Health.progressing(f"{len(pods) - len(ours)} pods of another revision are ending")
+        return health
+
+    def _carries(self, child: Manifest, component: str) -> bool:
+        """Whether the pod template is the one that was asked for: by the labels and annotations that were given."""
+        template = child["spec"]["template"]["metadata"]
+        asked = self.wanted["spec"][component]
+        labels = {**self.wanted["metadata"].get("labels", {}), **asked["labels"]}
+        return _covers(template.get("labels") or {}, labels) and _covers(
+            template.get("annotations") or {}, asked["annotations"]
+        )
+
+    def _annotation(self, key: str) -> str | None:
+        value: str | None = self.wanted["metadata"].get("annotations", {}).get(key)
+        return value
+
+    def _knative(self, name: str, child: str, pods: Sequence[Manifest]) -> Health:
+        service = self.knative_services.get(child)
+        if service is None:
+            return Health.progressing(f"KServe has not made the Knative Service {child} yet")
+        asked = self.wanted["spec"][name]
+        if not self._carries(service, name) or not _covers(
+            service["spec"]["template"]["metadata"].get("annotations") or {},
+            {"autoscaling.knative.dev/min-scale": str(asked["minReplicas"])},
+        ):
+            return Health.progressing(f"KServe has not passed this revision on to the Knative Service {child} yet")
+        status = service.get("status") or {}
+        if (status.get("observedGeneration") or 0) < service["metadata"].get("generation", 0):
+            return Health.progressing(f"the Knative Service {child} was changed and Knative has not seen that yet")
+        created, ready = status.get("latestCreatedRevisionName"), status.get("latestReadyRevisionName")
+        for pod in pods:
+            # a revision from before a change of nothing but scale has this label too
+            if created is not None and pod["metadata"]["labels"].get("serving.knative.dev/revision") != created:
+                continue
+            if (health := pod_health(pod, self.events)) is not None:
+                return health
+        if created is None or created != ready:
+            return self._knative_revision(child, created)
+        return _knative_traffic(child, asked.get("canaryTrafficPercent", 100), status)
+
+    def _knative_revision(self, child: str, created: str | None) -> Health:
+        revision = self.knative_revisions.get(created or "")
+        for condition in _conditions_of(revision):
+            if condition["type"] == "Ready" and condition["status"] == "False":
+                why = condition.get("message") or condition.get("reason") or "no reason is given"
+                return Health.failed(f"Knative Revision {created}: {why}")
+        return Health.progressing(f"Knative Revision {created or f'of {child}'} is not ready yet")
+
+    def refusal(self, made: bool) -> Health | None:
+        """Why KServe does not make of the InferenceService what it asks for, None if it does not say.
+
+        Args:
+            made: Everything is there: what it said before is of the past.
+        """
+        service = self.service
+        if made or service is None:
+            return None
+        applied = _applied(service)
+        said = [event for event in self._own_events() if event.get("reason") in _REFUSALS]
+        said = [event for event in said if _time(event.get("lastTimestamp") or event.get("eventTime")) >= applied]
+        words = (said[-1].get("message") or "").strip() if said else ""
+        status = (service.get("status") or {}).get("modelStatus") or {}
+        if status.get("transitionStatus") == "InvalidSpec":
+            info = status.get("lastFailureInfo") or {}
+            told = ": ".join(part for part in (info.get("reason"), info.get("message")) if part)
+            why = f"KServe refuses it: {told}{f' ({words})' if words and words not in told else ''}"
+            # the word may be on the revision before; events show that it is on this one
+            return Health.failed(why) if words or _status_time(service) >= applied else Health.stalled(why)
+        if not words:
+            return None
+        why = f"KServe cannot carry it out: {words}"
+        return Health.failed(why) if any(hint in words.lower() for hint in _HOPELESS) else Health.stalled(why)
+
+    def _own_events(self) -> list[Manifest]:
+        """The InferenceService's own events, oldest first."""
+        uid = (self.service or {}).get("metadata", {}).get("uid")
+        own = [event for event in self.events if (event.get("involvedObject") or {}).get("uid") == uid]
+        return sorted(own, key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _mode(wanted: Manifest) -> str:
+    mode = wanted["metadata"]["annotations"]["serving.kserve.io/deploymentMode"]
+    return "Knative" if mode in ("Knative", "Serverless") else "Standard"
+
+
+def _knative_traffic(child: str, percent: int, status: Mapping[str, Any]) -> Health:
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "RoutesReady" and condition["status"] != "True":
+            why = condition.get("message") or condition.get("reason") or "no reason is given"
+            return Health.progressing(f"Knative Service {child}: routes are not ready: {why}")
+    newest = [entry for entry in status.get("traffic") or () if entry.get("latestRevision")]
+    # a first revision has nothing to share with
+    alone = len(status.get("traffic") or ()) == 1
+    if any((entry.get("percent") or 0) == percent or alone for entry in newest):
+        return Health.ready()
+    return Health.progressing(f"Knative Service {child} does not send {percent} % of the requests to it yet")
+
+
+def _conditions(service: Manifest) -> Health:
+    """KServe's own word on the whole, once everything that it made is as it should be."""
+    status = service.get("status") or {}
+    for condition in _conditions_of(service):
+        if condition["type"] == "Ready":
+            if condition["status"] == "True":
+                break
+            why = ": ".join(part for part in (condition.get("reason"), condition.get("message")) if part)
+            return Health.progressing(f"the InferenceService is not Ready yet{f': {why}' if why else ''}")
+    else:
+        return Health.progressing("KServe has not said yet whether the InferenceService is Ready")
+    if (transition := (status.get("modelStatus") or {}).get("transitionStatus")) != "UpToDate":
+        return Health.progressing(f"KServe calls the model {transition or 'nothing yet'}, UpToDate is due")
+    return Health.ready()
+
+
+def _conditions_of(manifest: Manifest | None) -> Sequence[Mapping[str, Any]]:
+    return ((manifest or {}).get("status") or {}).get("conditions") or ()
+
+
+def _covers(has: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(has.get(key) == value for key, value in wanted.items())
+
+
+def _by_name(manifests: Iterable[Manifest]) -> dict[str, Manifest]:
+    return {manifest["metadata"]["name"]: manifest for manifest in manifests}
+
+
+def _applied(service: Manifest) -> float:
+    """When the InferenceService was last asked for something, in seconds; whole ones, as Kubernetes notes them."""
+    entries = service["metadata"].get("managedFields") or ()
+    return max((_time(entry.get("time")) for entry in entries if entry.get("operation") == "Apply"), default=0.0)
+
+
+def _status_time(service: Manifest) -> float:
+    entries = service["metadata"].get("managedFields") or ()
+    return max((_time(entry.get("time")) for entry in entries if entry.get("subresource") == "status"), default=0.0)
+
+
+def _time(text: str | None) -> float:
+    return 0.0 if text is None else datetime.fromisoformat(text).timestamp()

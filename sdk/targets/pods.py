@@ -1,0 +1,82 @@
+"""What pods have on every platform: pure functions from a service to parts of a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from longshore._version import __version__
+from longshore.spec import Resources, Service, Toleration
+
+__all__ = [
+    "LINGER_SECONDS",
+    "REVISION_LABEL",
+    "SERVER_IMAGE",
+    "container_resources",
+    "container_security",
+    "environment",
+    "pod_security",
+    "scheduling",
+]
+
+SERVER_IMAGE: Final = f"ghcr.io/longshore/longshore-fastapi:{__version__}"
+"""The image with the model server: longshore and what it takes to load and serve a model."""
+
+REVISION_LABEL: Final = "longshore.dev/revision"
+"""Label of a pod: the revision that it runs."""
+
+LINGER_SECONDS: Final = 3
+"""How long a pod that leaves goes on answering: until every node knows."""
+
+_USER: Final = 1000
+
+
+def environment(env: Mapping[str, str], secrets: Sequence[str]) -> dict[str, Any]:
+    """A container's variables: those given, and the keys of the Secrets that are named."""
+    return {
+        "env": [{"name": name, "value": value} for name, value in env.items()],
+        "envFrom": [{"secretRef": {"name": name}} for name in secrets],
+    }
+
+
+def container_resources(asked: Resources) -> dict[str, dict[str, str]]:
+    """A container's resources: memory is a limit as well, CPU is not, so that a server may use what is idle."""
+    requests = {name: value for name, value in (("cpu", asked.cpu), ("memory", asked.memory)) if value is not None}
+    limits = {} if asked.memory is None else {"memory": asked.memory}
+    if asked.gpu:
+        limits["nvidia.com/gpu"] = str(asked.gpu)
+    return {name: value for name, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def container_security() -> dict[str, Any]:
+    """The security context of a container in the profile ``restricted``."""
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def pod_security() -> dict[str, Any]:
+    """The security context of a pod in the profile ``restricted``."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": _USER,
+        "runAsGroup": _USER,
+        "fsGroup": _USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def scheduling(service: Service) -> dict[str, Any]:
+    """Where a pod may run, and as whom."""
+    pod: dict[str, Any] = {}
+    if service.service_account is not None:
+        pod["serviceAccountName"] = service.service_account
+    if service.node_selector:
+        pod["nodeSelector"] = dict(service.node_selector)
+    if service.tolerations:
+        pod["tolerations"] = [_toleration(one) for one in service.tolerations]
+    return pod
+
+
+def _toleration(one: Toleration) -> dict[str, Any]:
+    fields = {"key": one.key, "value": one.value, "effect": one.effect, "tolerationSeconds": one.seconds}
+    operator = "Exists" if one.value is None else "Equal"
+    return {"operator": operator, **{name: value for name, value in fields.items() if value is not None}}

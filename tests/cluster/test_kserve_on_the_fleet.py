@@ -1,0 +1,124 @@
+"""The platform ``kserve`` and the engine against KServe's own controller; pods are those of fake nodes."""
+
+import time
+from dataclasses import replace
+
+import pytest
+from harness.cluster import eventually
+from harness.fleet import FAIL, READY_DELAY
+
+from longshore.errors import ClusterError, DeployError
+from longshore.release import current_release, deploy, previous_release
+from longshore.spec import KServeOptions, ModelSource, Release, Resources, Scaling, Service
+from longshore.targets.base import Ref
+from longshore.targets.kserve import KServeTarget, serving_runtime
+
+DIGEST = "sha256:" + "0" * 64
+MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris", digest=DIGEST)
+NEXT = replace(MODEL, uri="s3://models/iris/2")
+
+
+@pytest.fixture(scope="session")
+def serving(kserve, fleet):
+    """KServe with longshore's runtime."""
+    fleet.apply(serving_runtime())
+    return kserve
+
+
+@pytest.fixture
+def service(serving, namespace) -> Service:
+    return Service(name="iris", namespace=namespace, resources=Resources(cpu="10m", memory="64Mi"))
+
+
+@pytest.fixture
+def bring_up(runtime):
+    """Deploy a model, as far as objects and health go: fake pods answer nothing."""
+
+    def run(service, model=MODEL, *, target=None, **options):
+        options = {"timeout_seconds": 60, "patience_seconds": 3, **options}
+        release = Release(service=service, model=model)
+        return deploy(release, target=target or KServeTarget(), runtime=runtime, **options)
+
+    return run
+
+
+def path_of(cluster, service) -> str:
+    metadata = {"name": service.name, "namespace": service.namespace}
+    return cluster.path({"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "metadata": metadata})
+
+
+def deployment_of(cluster, service, component="predictor"):
+    return cluster.get(f"/apis/apps/v1/namespaces/{service.namespace}/deployments/{service.name}-{component}")
+
+
+def test_a_model_is_deployed_replaced_and_found_again(fleet, service, bring_up, runtime):
+    first = bring_up(service)
+    assert first.endpoint.url == f"http://iris-predictor.{service.namespace}.svc.cluster.local"
+    second = bring_up(service, NEXT)
+    assert second.previous == first.release
+    pod = deployment_of(fleet, service)["spec"]["template"]
+    assert pod["metadata"]["labels"]["longshore.dev/revision"] == second.release.revision
+    ref = Ref("serving.kserve.io/v1beta1", "InferenceService", "iris", service.namespace)
+    assert current_release(ref, runtime) == second.release
+    assert previous_release(ref, runtime) == first.release
+
+
+def test_ready_is_not_believed_before_the_new_pods_are(fleet, service, bring_up):
+    bring_up(service)
+    slow = replace(service, annotations={READY_DELAY: "4s"})
+    started = time.monotonic()
+    told = []
+    bring_up(slow, NEXT, on_progress=told.append)
+    assert time.monotonic() - started >= 4
+    ready = {c["type"]: c["status"] for c in fleet.get(path_of(fleet, service))["status"]["conditions"]}
+    assert ready["Ready"] == "True"
+
+
+def test_nothing_restarts_when_nothing_changed_or_only_the_number_of_replicas(fleet, service, bring_up):
+    bring_up(service)
+    before = fleet.get(path_of(fleet, service)), deployment_of(fleet, service)
+    bring_up(service)
+    after = fleet.get(path_of(fleet, service)), deployment_of(fleet, service)
+    assert after[0]["metadata"]["resourceVersion"] == before[0]["metadata"]["resourceVersion"]
+    more = replace(service, scaling=Scaling(min_replicas=3))
+    bring_up(more)
+    scaled = deployment_of(fleet, service)
+    assert scaled["status"]["availableReplicas"] == 3
+    assert scaled["spec"]["template"] == before[1]["spec"]["template"]
+    bring_up(service)
+    fewer = deployment_of(fleet, service)
+    assert fewer["spec"]["replicas"] == 1
+    assert fewer["spec"]["template"] == before[1]["spec"]["template"]
+
+
+UPDATES = {
+    "an image that is nowhere": ({"annotations": {FAIL: "image"}}, {}, "cannot be pulled"),
+    "a corrupt model": ({"annotations": {FAIL: "crash"}}, {}, "crashes again and again"),
+    "a missing object": ({"annotations": {FAIL: "init"}}, {}, "No model found"),
+    "a missing secret": ({"annotations": {FAIL: "config"}}, {}, "CreateContainerConfigError"),
+    "a missing runtime": ({"kserve": KServeOptions(runtime="none")}, {}, "No ServingRuntimes or"),
+    "an unknown format": (
+        {"kserve": KServeOptions(runtime="longshore")},
+        {"format": "paper"},
+        "Specified runtime does not support specified framework",
+    ),
+    "a missing service account": ({"service_account": "nobody"}, {}, 'serviceaccount "nobody" not found'),
+    "an unknown scheme": ({}, {"uri": "gopher://models/iris"}, "gopher"),
+}
+
+
+@pytest.mark.parametrize("served", [True, False], ids=["replacing", "first"])
+@pytest.mark.parametrize("what", UPDATES)
+def test_what_cannot_serve_is_told_in_seconds(what, served, fleet, service, bring_up):
+    changes, model, words = UPDATES[what]
+    first = bring_up(service) if served else None
+    started = time.monotonic()
+    with pytest.raises((DeployError, ClusterError)) as failure:
+        bring_up(replace(service, **changes), replace(NEXT, **model))
+    assert time.monotonic() - started < 20
+    assert words in str(failure.value)
+    if first is None:
+        assert fleet.get(path_of(fleet, service)) is None
+    else:
+        assert f"Revision {first.release.revision} serves as before" in str(failure.value)
+        eventually(lambda: deployment_of(fleet, service)["status"].get("unavailableReplicas", 0) == 0, "the old pods")
