@@ -80,6 +80,10 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra serve --extra xgboost --extra lightgbm --extra s3 --extra gcs --extra azure \
 		--constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
+	@for image in tests/cluster/images/*/; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--custom-compile-command "make lock" $${image}requirements.in -o $${image}requirements.txt; \
+	done
 
 clean:  ## Remove what the other commands made
 	@rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

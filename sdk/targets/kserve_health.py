@@ -48,13 +48,14 @@ def inference_service_health(wanted: Manifest, observed: Sequence[Manifest]) -> 
     runs = (service["spec"]["predictor"].get("labels") or {}).get(REVISION_LABEL)
     if runs != made.revision:
         return Health.failed(f"somebody else changed the InferenceService: it asks for revision {runs}")
-    states = [made.component(name) for name in _COMPONENTS if name in wanted["spec"]]
+    names = [name for name in _COMPONENTS if name in wanted["spec"]]
+    missing = {name: why for name in names if (why := made.missing(name)) is not None}
+    states = [made.component(name) for name in names if name not in missing]
     for state in (HealthState.FAILED, HealthState.STALLED):
         if found := next((health for health in states if health.state is state), None):
             return found
-    # what KServe cannot make, no pod tells of
-    if (refusal := made.refusal(all(health.state is HealthState.READY for health in states))) is not None:
-        return refusal
+    if missing:
+        return made.refusal() or Health.progressing(next(iter(missing.values())))
     if found := next((health for health in states if health.state is not HealthState.READY), None):
         return found
     return _conditions(service)
@@ -71,59 +72,59 @@ class _Made:
         self.events = [m for m in observed if m["kind"] == "Event"]
         self.pods = [m for m in observed if m["kind"] == "Pod"]
         self.deployments = _by_name(m for m in observed if m["kind"] == "Deployment")
+        self.knative = _mode(wanted) == "Knative"
         knative = [m for m in observed if m["apiVersion"].startswith(_KNATIVE)]
         self.knative_services = _by_name(m for m in knative if m["kind"] == "Service")
         self.knative_revisions = _by_name(m for m in knative if m["kind"] == "Revision")
 
+    def missing(self, component: str) -> str | None:
+        """What KServe has still to do before there is anything of this revision to look at, None if nothing."""
+        child = self._child(component)
+        if child is None:
+            kind = "Knative Service" if self.knative else "Deployment"
+            return f"KServe has not made the {kind} {self.name}-{component} yet"
+        template = child["spec"]["template"]["metadata"]
+        asked = self.wanted["spec"][component]
+        labels = {**self.wanted["metadata"].get("labels", {}), **asked["labels"]}
+        annotations = dict(asked["annotations"])
+        if self.knative:
+            annotations["autoscaling.knative.dev/min-scale"] = str(asked["minReplicas"])
+        if _covers(template.get("labels") or {}, labels) and _covers(template.get("annotations") or {}, annotations):
+            return None
+        return f"KServe has not passed this revision on to {child['kind']} {child['metadata']['name']} yet"
+
     def component(self, name: str) -> Health:
-        """The verdict on the predictor, the transformer or the explainer."""
-        child = f"{self.name}-{name}"
+        """The verdict on the predictor, the transformer or the explainer, which is there."""
         pods = [pod for pod in self.pods if pod["metadata"]["labels"].get(_COMPONENT_LABEL) == name]
         ours = [pod for pod in pods if pod["metadata"]["labels"].get(REVISION_LABEL) == self.revision]
-        if _mode(self.wanted) == "Knative":
-            return self._knative(name, child, ours)
-        deployment = self.deployments.get(child)
-        if deployment is None:
-            return Health.progressing(f"KServe has not made the Deployment {child} yet")
-        if not self._carries(deployment, name):
-            return Health.progressing(f"KServe has not passed this revision on to the Deployment {child} yet")
-        health = deployment_health(deployment, ours, self.events)
+        child = self._child(name)
+        assert child is not None  # noqa: S101 - for the type checker: nothing is missing
+        if self.knative:
+            return self._knative_health(child, self.wanted["spec"][name], ours)
+        health = deployment_health(child, ours, self.events)
         if health.state in (HealthState.FAILED, HealthState.STALLED):
             return health
-        low, scaled = self.wanted["spec"][name]["minReplicas"], deployment["spec"].get("replicas", 1)
+        low, scaled = self.wanted["spec"][name]["minReplicas"], child["spec"].get("replicas", 1)
         if scaled < low or (scaled > low and self._annotation("serving.kserve.io/autoscalerClass") == "none"):
-            return Health.progressing(f"the Deployment {child} is for {scaled} pods yet, {low} are asked for")
+            where = child["metadata"]["name"]
+            return Health.progressing(f"the Deployment {where} is for {scaled} pods yet, {low} are asked for")
         if health.state is HealthState.READY and len(ours) < len(pods):
             # until they are gone, nodes that do not know it yet send them requests
             return Health.progressing(f"{len(pods) - len(ours)} pods of another revision are ending")
         return health
 
-    def _carries(self, child: Manifest, component: str) -> bool:
-        """Whether the pod template is the one that was asked for: by the labels and annotations that were given."""
-        template = child["spec"]["template"]["metadata"]
-        asked = self.wanted["spec"][component]
-        labels = {**self.wanted["metadata"].get("labels", {}), **asked["labels"]}
-        return _covers(template.get("labels") or {}, labels) and _covers(
-            template.get("annotations") or {}, asked["annotations"]
-        )
+    def _child(self, component: str) -> Manifest | None:
+        name = f"{self.name}-{component}"
+        return self.knative_services.get(name) if self.knative else self.deployments.get(name)
 
     def _annotation(self, key: str) -> str | None:
         value: str | None = self.wanted["metadata"].get("annotations", {}).get(key)
         return value
 
-    def _knative(self, name: str, child: str, pods: Sequence[Manifest]) -> Health:
-        service = self.knative_services.get(child)
-        if service is None:
-            return Health.progressing(f"KServe has not made the Knative Service {child} yet")
-        asked = self.wanted["spec"][name]
-        if not self._carries(service, name) or not _covers(
-            service["spec"]["template"]["metadata"].get("annotations") or {},
-            {"autoscaling.knative.dev/min-scale": str(asked["minReplicas"])},
-        ):
-            return Health.progressing(f"KServe has not passed this revision on to the Knative Service {child} yet")
-        status = service.get("status") or {}
+    def _knative_health(self, service: Manifest, asked: Mapping[str, Any], pods: Sequence[Manifest]) -> Health:
+        name, status = service["metadata"]["name"], service.get("status") or {}
         if (status.get("observedGeneration") or 0) < service["metadata"].get("generation", 0):
-            return Health.progressing(f"the Knative Service {child} was changed and Knative has not seen that yet")
+            return Health.progressing(f"the Knative Service {name} was changed and Knative has not seen that yet")
         created, ready = status.get("latestCreatedRevisionName"), status.get("latestReadyRevisionName")
         for pod in pods:
             # a revision from before a change of nothing but scale has this label too
@@ -132,8 +133,8 @@ class _Made:
             if (health := pod_health(pod, self.events)) is not None:
                 return health
         if created is None or created != ready:
-            return self._knative_revision(child, created)
-        return _knative_traffic(child, asked.get("canaryTrafficPercent", 100), status)
+            return self._knative_revision(name, created)
+        return _knative_traffic(name, asked.get("canaryTrafficPercent", 100), status)
 
     def _knative_revision(self, child: str, created: str | None) -> Health:
         revision = self.knative_revisions.get(created or "")
@@ -143,17 +144,13 @@ class _Made:
                 return Health.failed(f"Knative Revision {created}: {why}")
         return Health.progressing(f"Knative Revision {created or f'of {child}'} is not ready yet")
 
-    def refusal(self, made: bool) -> Health | None:
-        """Why KServe does not make of the InferenceService what it asks for, None if it does not say.
-
-        Args:
-            made: Everything is there: what it said before is of the past.
-        """
-        service = self.service
-        if made or service is None:
-            return None
+    def refusal(self) -> Health | None:
+        """Why KServe does not make of the InferenceService what it asks for, None if it does not say."""
+        service = self.service or {}
         applied = _applied(service)
         said = [event for event in self._own_events() if event.get("reason") in _REFUSALS]
+        # another writer came first: KServe tries again by itself
+        said = [event for event in said if "the object has been modified" not in (event.get("message") or "")]
         said = [event for event in said if _time(event.get("lastTimestamp") or event.get("eventTime")) >= applied]
         words = (said[-1].get("message") or "").strip() if said else ""
         status = (service.get("status") or {}).get("modelStatus") or {}

@@ -75,9 +75,7 @@ def kserve(request, cluster):
     from harness.kserve import KServe
 
     if NAMED in os.environ:
-        crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/inferenceservices.serving.kserve.io"
-        if cluster.get(crd) is None:
-            pytest.skip(f"the cluster of {NAMED} does not have KServe: install it there")
+        need_kserve(cluster)
         return None
     keeper, plane, fleet = (request.getfixturevalue(name) for name in ("keeper", "plane", "fleet"))
     try:
@@ -124,6 +122,29 @@ def real_cluster(request, tmp_path_factory) -> Cluster:
     if NAMED in os.environ:
         return Cluster(Path(os.environ[NAMED]), tmp_path_factory.mktemp("real-cluster"))
     return request.getfixturevalue("nodes").cluster
+
+
+@pytest.fixture(scope="session")
+def real_kserve(request, real_cluster) -> Cluster:
+    """The same with KServe, whose pods answer real predictions."""
+    if NAMED in os.environ:
+        need_kserve(real_cluster)
+        return real_cluster
+    from harness.kserve import KServe
+
+    nodes = request.getfixturevalue("nodes")
+    try:
+        KServe(nodes.keeper, nodes.plane, nodes.cluster).start()
+    except Missing as error:
+        pytest.skip(str(error))
+    return real_cluster
+
+
+def need_kserve(cluster: Cluster) -> None:
+    """Skip the test where a cluster that the caller named lacks KServe."""
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/inferenceservices.serving.kserve.io"
+    if cluster.get(crd) is None:
+        pytest.skip(f"the cluster of {NAMED} does not have KServe: install it there")
 
 
 @pytest.fixture(scope="session")
@@ -192,6 +213,19 @@ def session(real_cluster):
     session = Session.from_kubeconfig(real_cluster.kubeconfig)
     yield session
     session.close()
+
+
+@pytest.fixture
+def answer(session):
+    """Ask an endpoint for one row, through the API server where it is in the cluster."""
+    from longshore.client import predict
+    from longshore.cluster import ClusterRuntime
+
+    def ask(endpoint, row):
+        with ClusterRuntime(session).reach(endpoint) as reachable:
+            return predict(reachable, [row])[0]
+
+    return ask
 
 
 @pytest.fixture

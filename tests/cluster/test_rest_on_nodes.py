@@ -1,6 +1,5 @@
 """The platform ``rest`` in real pods: what was deployed answers, and what fails leaves what served before alone."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pytest
 from harness.cluster import eventually
 from harness.images import longshore_image
-from harness.pods import delete_pod, run_pod, start_pod
+from harness.load import Load
+from harness.pods import run_pod, start_pod
 
-from longshore.client import predict
 from longshore.cluster import ClusterRuntime, Session
 from longshore.deployment import delete_service, deploy_model, observe_endpoint, replay_table, rollback_service
 from longshore.errors import ClusterError, ConfigError, DeployError
@@ -32,6 +31,7 @@ ROW = {
     "year": 2007,
 }
 SMALL = Resources(cpu="20m", memory="400Mi")
+URL = "http://penguins.{}.svc/v1/models/penguins:predict"
 
 
 @pytest.fixture
@@ -57,66 +57,14 @@ def pods(cluster, service) -> dict[str, dict]:
     return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
 
 
-def answer(session, service) -> float:
-    """What the service answers, asked through the API server."""
-    url = f"http://{service.name}.{service.namespace}.svc"
-    endpoint = Endpoint(name=service.name, url=url, model="penguins", revision="any")
-    with ClusterRuntime(session).reach(endpoint) as reachable:
-        return predict(reachable, [ROW])[0]
-
-
-ASK = """
-import json, sys, urllib.request
-url, body = sys.argv[1], sys.argv[2].encode()
-while True:
-    try:
-        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=5) as reply:
-            print(json.load(reply)["predictions"][0], flush=True)
-    except Exception as error:
-        print("failed:", repr(error), flush=True)
-"""
-
-
-class Load:
-    """A pod that asks the service on and on, with a connection of its own for each request."""
-
-    def __init__(self, cluster, service) -> None:
-        self._cluster, self._namespace = cluster, service.namespace
-        self._url = f"http://{service.name}.{service.namespace}.svc/v1/models/penguins:predict"
-        self.lines: list[str] = []
-
-    def read(self) -> list[str]:
-        # the last line may be half of one
-        return self._cluster.log(self._namespace, "load").split("\n")[:-1]
-
-    @property
-    def failures(self) -> list[str]:
-        return [line for line in self.lines if line.startswith("failed")]
-
-    @property
-    def answers(self) -> set[float]:
-        return {float(line) for line in self.lines if not line.startswith("failed")}
-
-    def __enter__(self) -> "Load":
-        command = ["python", "-c", ASK, self._url, json.dumps({"instances": [ROW]})]
-        start_pod(self._cluster, self._namespace, "load", command)
-        eventually(self.read, "an answer")
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.lines = self.read()
-        delete_pod(self._cluster, self._namespace, "load")
-
-
 def test_a_model_is_deployed_replaced_under_load_and_brought_back(
-    real_cluster, service, stored_models, deploy, session
+    real_cluster, service, stored_models, deploy, session, answer
 ):
     first = deploy(stored_models(1), service)
     assert first.previous is None
     assert first.endpoint.url == f"http://penguins.{service.namespace}.svc"
-    assert answer(session, service) == 1
-    with Load(real_cluster, service) as load:
+    assert answer(first.endpoint, ROW) == 1
+    with Load(real_cluster, service.namespace, URL.format(service.namespace), ROW) as load:
         second = deploy(stored_models(2), service)
         # once it is deployed, the revision before answers no more
         done = len(load.read())
@@ -125,10 +73,10 @@ def test_a_model_is_deployed_replaced_under_load_and_brought_back(
     assert load.answers == {1, 2}
     assert {float(line) for line in load.lines[done + 1 :]} == {2}
     assert second.previous.revision == first.release.revision
-    assert answer(session, service) == 2
+    assert answer(first.endpoint, ROW) == 2
     back = rollback_service("penguins", platform="rest", namespace=service.namespace, session=session)
     assert back.release.revision == first.release.revision
-    assert answer(session, service) == 1
+    assert answer(first.endpoint, ROW) == 1
 
 
 def test_a_step_outside_the_cluster_asks_through_the_api_server(
@@ -191,7 +139,10 @@ def test_what_cannot_come_up_is_told_at_once_and_what_served_before_serves(
     first = deploy(stored_models(1), service)
     running = set(pods(real_cluster, service))
     started = time.monotonic()
-    with Load(real_cluster, service) as load, pytest.raises(DeployError) as failure:
+    with (
+        Load(real_cluster, service.namespace, URL.format(service.namespace), ROW) as load,
+        pytest.raises(DeployError) as failure,
+    ):
         deploy(stored_models(2), replace(service, **changes), timeout_seconds=300)
     assert time.monotonic() - started < 90
     assert verdict in str(failure.value)
@@ -221,7 +172,7 @@ signal.pause()
 """
 
 
-def test_a_revision_that_never_answers_is_given_up_in_time(real_cluster, service, stored_models, deploy, session):
+def test_a_revision_that_never_answers_is_given_up_in_time(real_cluster, service, stored_models, deploy, answer):
     first = deploy(stored_models(1), service)
     # a store that takes connections and says nothing
     start_pod(real_cluster, service.namespace, "silent", ["python", "-c", SILENT])
@@ -234,10 +185,10 @@ def test_a_revision_that_never_answers_is_given_up_in_time(real_cluster, service
     assert "not ready after 12 s: 0 of 1 pods are ready" in str(failure.value)
     assert "Startup probe failed" in str(failure.value)
     assert failure.value.restored == first.release.revision
-    assert answer(session, service) == 1
+    assert answer(first.endpoint, ROW) == 1
 
 
-def test_a_used_up_quota_is_named(real_cluster, service, stored_models, deploy, session):
+def test_a_used_up_quota_is_named(real_cluster, service, stored_models, deploy, answer):
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -249,7 +200,7 @@ def test_a_used_up_quota_is_named(real_cluster, service, stored_models, deploy, 
     with pytest.raises(DeployError, match="exceeded quota: small") as failure:
         deploy(stored_models(2), service)
     assert failure.value.restored == first.release.revision
-    assert answer(session, service) == 1
+    assert answer(first.endpoint, ROW) == 1
 
 
 def test_a_service_is_deleted_whole(real_cluster, service, stored_models, deploy, session):
@@ -263,7 +214,7 @@ def test_a_service_is_deleted_whole(real_cluster, service, stored_models, deploy
         rollback_service("penguins", platform="rest", namespace=service.namespace, session=session)
 
 
-def test_the_pipeline_deploys_from_a_pod_with_the_least_role(real_cluster, place, bucket, session):
+def test_the_pipeline_deploys_from_a_pod_with_the_least_role(real_cluster, place, bucket, answer):
     import s3fs
 
     s3fs.S3FileSystem().put(str(PENGUINS), f"{bucket.removeprefix('s3://')}/penguins.csv")
@@ -283,8 +234,8 @@ def test_the_pipeline_deploys_from_a_pod_with_the_least_role(real_cluster, place
     command = ["longshore", "run", "train_and_deploy", "--local", "--json", *given]
     succeeded, log = run_pod(real_cluster, place, "pipeline", command, secret="bucket", service_account=DEPLOYER)
     assert succeeded, log
-    service = Service(name="penguins", namespace=place)
-    assert 2500 < answer(session, service) < 6500
+    url = f"http://penguins.{place}.svc"
+    assert 2500 < answer(Endpoint(name="penguins", url=url, model="penguins", revision="any"), ROW) < 6500
     # nothing beyond: the account may not even read the credentials that the server is given
     poor = Session.from_kubeconfig(real_cluster.kubeconfig_of(place, DEPLOYER))
     with pytest.raises(ClusterError, match=rf"{place}:{DEPLOYER} may not get secrets in namespace {place}"):

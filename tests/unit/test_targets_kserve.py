@@ -396,6 +396,18 @@ STANDARD = {
         HealthState.STALLED,
         "KServe cannot carry it out: no idea",
     ),
+    "a conflict of KServe's own": (
+        RELEASE,
+        [live(), event("fails to update: the object has been modified; please apply your changes again")],
+        HealthState.PROGRESSING,
+        "has not made the Deployment",
+    ),
+    "an error that is over": (
+        RELEASE,
+        [live(transition="InvalidSpec", info=INVALID), deployment(available=0), event("no idea")],
+        HealthState.PROGRESSING,
+        "0 of 1 pods",
+    ),
     "an error that stays": (
         RELEASE,
         [live(), event("StorageURI not supported: gopher://x")],

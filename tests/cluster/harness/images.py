@@ -16,10 +16,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.builds import built
+from harness.builds import built, module_folder
 from harness.system import Missing, cache_folder, locked
 
-__all__ = ["LONGSHORE_IMAGES", "Images", "longshore_image"]
+__all__ = ["LONGSHORE_IMAGES", "PEERS", "Images", "longshore_image"]
 
 ROOT = Path(__file__).parents[3]
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim"
@@ -49,6 +49,14 @@ _CONTENT = "content"
 _CONTEXT = ("sdk", "components", "pipelines", "requirements", "setup.cfg", "pyproject.toml")
 _SMALL = {"pause": "images", "coredns": "coredns"}
 
+PEERS = {
+    "storage-initializer": (
+        "docker.io/kserve/storage-initializer:v0.20.0",
+        ["python/storage-initializer/scripts/initializer-entrypoint"],
+    ),
+}
+"""Images of others, from tests/cluster/images: their names, and files of KServe's module that they take."""
+
 
 class Images:
     """Builds images and pushes them to a registry."""
@@ -67,7 +75,8 @@ class Images:
         with locked(self._folder / "lock"):
             names = [self._build_small(name) for name in _SMALL]
             self._make_base()
-            return [*names, *(self._build_longshore(name) for name in LONGSHORE_IMAGES)]
+            names += [self._build_longshore(name) for name in LONGSHORE_IMAGES]
+            return [*names, *(self._build_peer(name) for name in PEERS)]
 
     def identity(self, image: str) -> str:
         """Digest of an image's content."""
@@ -90,6 +99,20 @@ class Images:
         content = _digest_of([dockerfile, *(path for given in _CONTEXT for path in _files(ROOT / given))])
         if not self._has(image, content):
             self._bud(image, dockerfile, ROOT, content)
+        return image
+
+    def _build_peer(self, name: str) -> str:
+        image, sources = PEERS[name]
+        module = module_folder("kserve", "github.com/kserve/kserve")
+        files = [*(Path(__file__).parents[1] / "images" / name).iterdir(), *(module / source for source in sources)]
+        content = _digest_of(files)
+        if not self._has(image, content):
+            with tempfile.TemporaryDirectory() as context:
+                for path in files:
+                    # files of a module cannot be written to, and some of them are programs
+                    shutil.copyfile(path, Path(context) / path.name)
+                    (Path(context) / path.name).chmod(0o755)
+                self._bud(image, Path(context) / "Dockerfile", Path(context), content)
         return image
 
     def _bud(self, image: str, dockerfile: Path, context: Path, content: str) -> None:

@@ -38,6 +38,7 @@ class NodesCluster:
         count: Number of nodes.
 
     Attributes:
+        keeper: Holds it.
         cluster: For the tests.
         plane: Its control plane.
         network: Its network.
@@ -51,7 +52,7 @@ class NodesCluster:
     def __init__(self, keeper: Keeper, count: int = 1) -> None:
         need_root()
         need_commands(NODE_COMMANDS)
-        self._keeper = keeper
+        self.keeper = keeper
         store = Store.ready()
         programs = built("images")
         self.network = Network(keeper)
@@ -72,7 +73,7 @@ class NodesCluster:
 
     def spawn(self, name: str, argv: Sequence[str]) -> None:
         """Start a process beside the control plane: pods reach it at the network's address."""
-        self._keeper.spawn(name, argv, net=self.network.hub, kill=True)
+        self.keeper.spawn(name, argv, net=self.network.hub, kill=True)
 
     def push(self, image: str, path: str) -> None:
         """Push an image that was built here to the registry, under another path and tag: nodes have to pull it."""

@@ -1,0 +1,64 @@
+"""Requests that go on and on, from within a cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from harness.cluster import Cluster, eventually
+from harness.pods import delete_pod, start_pod
+
+__all__ = ["Load"]
+
+_ASK = """
+import json, sys, urllib.request
+url, body = sys.argv[1], sys.argv[2].encode()
+while True:
+    try:
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            print(json.load(reply)["predictions"][0], flush=True)
+    except Exception as error:
+        print("failed:", repr(error), flush=True)
+"""
+
+
+class Load:
+    """A pod that asks for predictions as long as it is entered, with a connection of its own for each request.
+
+    Args:
+        cluster: Where.
+        namespace: Its namespace.
+        url: URL of the V1 predict call.
+        row: The row to ask for.
+    """
+
+    def __init__(self, cluster: Cluster, namespace: str, url: str, row: Mapping[str, Any]) -> None:
+        self._cluster, self._namespace = cluster, namespace
+        self._command = ["python", "-c", _ASK, url, json.dumps({"instances": [row]})]
+        self.lines: list[str] = []
+
+    def read(self) -> list[str]:
+        """What has come so far."""
+        # the last line may be half of one
+        return self._cluster.log(self._namespace, "load").split("\n")[:-1]
+
+    @property
+    def failures(self) -> list[str]:
+        """What failed."""
+        return [line for line in self.lines if line.startswith("failed")]
+
+    @property
+    def answers(self) -> set[float]:
+        """All answers that came."""
+        return {float(line) for line in self.lines if not line.startswith("failed")}
+
+    def __enter__(self) -> Load:
+        start_pod(self._cluster, self._namespace, "load", self._command)
+        eventually(self.read, "an answer")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.lines = self.read()
+        delete_pod(self._cluster, self._namespace, "load")

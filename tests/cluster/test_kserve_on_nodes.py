@@ -1,0 +1,128 @@
+"""The platform ``kserve`` in real pods: KServe's controller, its storage initializer, and answers to real requests."""
+
+import time
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+from harness.cluster import eventually
+from harness.load import Load
+
+from longshore.deployment import delete_service, deploy_model, rollback_service
+from longshore.errors import DeployError
+from longshore.spec import KServeOptions, Resources, Scaling, Service
+from longshore.targets.kserve import serving_runtime
+
+ROW = {
+    "species": "Adelie",
+    "island": "Torgersen",
+    "bill_length_mm": 39.1,
+    "bill_depth_mm": 18.7,
+    "flipper_length_mm": 181,
+    "sex": "male",
+    "year": 2007,
+}
+
+
+@pytest.fixture
+def service(real_kserve, place, store) -> Service:
+    """A service of KServe's, with the credentials of the bucket as KServe wants them."""
+    # KServe's storage initializer does not pass the profile "restricted"
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    real_kserve.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place, "labels": labels}})
+    real_kserve.apply(serving_runtime(place))
+    secret = real_kserve.get(f"/api/v1/namespaces/{place}/secrets/bucket")
+    annotations = {
+        "serving.kserve.io/s3-endpoint": urlsplit(store).netloc,
+        "serving.kserve.io/s3-usehttps": "0",
+        "serving.kserve.io/s3-region": "us-east-1",
+    }
+    metadata = {"name": "kserve-bucket", "namespace": place, "annotations": annotations}
+    keys = {key: value for key, value in secret["data"].items() if key != "AWS_ENDPOINT_URL"}
+    real_kserve.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": keys})
+    return Service(
+        name="penguins",
+        namespace=place,
+        resources=Resources(cpu="20m", memory="400Mi"),
+        kserve=KServeOptions(storage_secret="kserve-bucket"),
+    )
+
+
+@pytest.fixture
+def deploy(session):
+    """Deploy as a step would, with times fit for a test."""
+
+    def run(model, service, **options):
+        options = {"timeout_seconds": 120, "patience_seconds": 3, **options}
+        return deploy_model(model, service, platform="kserve", session=session, **options)
+
+    return run
+
+
+def load(cluster, service) -> Load:
+    url = f"http://penguins-predictor.{service.namespace}.svc/v1/models/penguins:predict"
+    return Load(cluster, service.namespace, url, ROW)
+
+
+def pods(cluster, service) -> dict[str, dict]:
+    """The service's pods that are there to stay."""
+    path = f"/api/v1/namespaces/{service.namespace}/pods"
+    query = {"labelSelector": f"serving.kserve.io/inferenceservice={service.name}"}
+    found = cluster.request("GET", path, query=query)["items"]
+    return {pod["metadata"]["name"]: pod for pod in found if "deletionTimestamp" not in pod["metadata"]}
+
+
+def test_a_model_is_deployed_replaced_under_load_and_brought_back(
+    real_kserve, service, stored_models, deploy, session, answer
+):
+    first = deploy(stored_models(1), service)
+    assert first.endpoint.url == f"http://penguins-predictor.{service.namespace}.svc.cluster.local"
+    assert answer(first.endpoint, ROW) == 1
+    with load(real_kserve, service) as requests:
+        second = deploy(stored_models(2), service)
+        # once it is deployed, the revision before answers no more
+        done = len(requests.read())
+        eventually(lambda: len(requests.read()) > done + 20, "more answers")
+    assert requests.failures == []
+    assert requests.answers == {1, 2}
+    assert {float(line) for line in requests.lines[done + 1 :]} == {2}
+    assert second.previous.revision == first.release.revision
+    running = set(pods(real_kserve, service))
+    scaled = deploy(stored_models(2), replace(service, scaling=Scaling(min_replicas=2)))
+    assert scaled.release.revision == second.release.revision
+    assert running < set(pods(real_kserve, service))
+    back = rollback_service("penguins", platform="kserve", namespace=service.namespace, session=session)
+    assert back.release.revision == first.release.revision
+    assert answer(back.endpoint, ROW) == 1
+    delete_service("penguins", platform="kserve", namespace=service.namespace, session=session)
+    eventually(lambda: not pods(real_kserve, service), "the end of the pods")
+
+
+def test_a_broken_update_leaves_the_old_pods_answering(real_kserve, service, stored_models, deploy, answer):
+    first = deploy(stored_models(1), service)
+    running = set(pods(real_kserve, service))
+    # the keys of a store where nobody answers
+    annotations = {"serving.kserve.io/s3-endpoint": "127.0.0.1:9", "serving.kserve.io/s3-usehttps": "0"}
+    metadata = {"name": "wrong", "namespace": service.namespace, "annotations": annotations}
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    real_kserve.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys})
+    model = stored_models(2)
+    broken = {
+        "does not have the recorded content": (replace(model, digest="sha256:" + "0" * 64), service),
+        "serviceaccount": (model, replace(service, service_account="nobody")),
+        "container storage-initializer crashes again and again": (
+            model,
+            replace(service, kserve=KServeOptions(storage_secret="wrong")),
+        ),
+    }
+    for words, (bad, where) in broken.items():
+        started = time.monotonic()
+        with load(real_kserve, service) as requests, pytest.raises(DeployError) as failure:
+            deploy(bad, where)
+        print(words, time.monotonic() - started, failure.value)
+        assert words in str(failure.value)
+        assert failure.value.restored == first.release.revision
+        assert requests.failures == []
+        assert requests.answers == {1}
+        assert set(pods(real_kserve, service)) >= running
+    assert answer(first.endpoint, ROW) == 1
