@@ -60,9 +60,10 @@ cluster-down: $(READY)  ## End it
 compile: $(READY)  ## Compile the pipelines into manifests/pipelines/
 	@$(BIN)/python tools/generate.py pipelines
 
-reference: $(READY)  ## Generate the component reference into docs/reference/, and the roles into manifests/rbac/
+reference: $(READY)  ## Generate the component reference into docs/reference/, roles and runtime into manifests/
 	@$(BIN)/python tools/generate.py reference
 	@$(BIN)/python tools/generate.py roles
+	@$(BIN)/python tools/generate.py kserve
 
 lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/python -m pip install --quiet uv

@@ -46,6 +46,7 @@ def train_and_deploy(
     port: Optional[int] = None,
     framework: str = "fastapi",
     secrets: Optional[List[str]] = None,
+    storage_secret: Optional[str] = None,
     service_account: Optional[str] = None,
     server_image: Optional[str] = None,
     deploy_timeout_seconds: int = 600,
@@ -72,7 +73,8 @@ def train_and_deploy(
         min_gain: Margin for that rule.
         registry: MLflow tracking URI.
         repository: Path or URI where packaged models are kept.
-        platform: Where the model is served: ``local``, on this machine, or ``rest``, on Kubernetes.
+        platform: Where the model is served: ``local``, on this machine, ``rest``, in pods on Kubernetes, or
+            ``kserve``.
         namespace: Kubernetes namespace of the service; by default that of the pipeline.
         replicas: Number of pods that serve.
         cpu: CPU that each requests.
@@ -80,6 +82,7 @@ def train_and_deploy(
         port: Port of the service.
         framework: Web framework of the server.
         secrets: Kubernetes Secrets with the credentials that the server needs to read the model.
+        storage_secret: The one with those that KServe needs to.
         service_account: Kubernetes service account of the serving pods.
         server_image: Container image of the server.
         deploy_timeout_seconds: For the model to be up.
@@ -132,6 +135,7 @@ def train_and_deploy(
             port=port,
             framework=framework,
             secrets=secrets,
+            storage_secret=storage_secret,
             service_account=service_account,
             image=server_image,
             registry=registry,

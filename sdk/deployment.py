@@ -26,10 +26,10 @@ from longshore.release import (
     previous_release,
     release_in,
 )
-from longshore.spec import Endpoint, ModelSource, Release, Service
+from longshore.spec import Endpoint, ModelSource, Release, Service, Traffic
 from longshore.storage import fetch_directory
 from longshore.targets import PLATFORMS, target_of
-from longshore.targets.base import Runtime
+from longshore.targets.base import Runtime, Target
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
@@ -68,6 +68,15 @@ def _runtime(platform: str, session: Session | None, *, force: bool = False) -> 
     return LocalRuntime()
 
 
+def _target(platform: str, runtime: Runtime, kserve_version: tuple[int, int] | None) -> Target:
+    if platform == "kserve" and kserve_version is None:
+        from longshore import cluster
+
+        assert isinstance(runtime, cluster.ClusterRuntime)  # noqa: S101 - for the type checker
+        kserve_version = cluster.kserve_version(runtime.session)
+    return target_of(platform, kserve_version=kserve_version)
+
+
 def default_namespace(platform: str, session: Session | None = None) -> str:
     """The namespace that a service goes to where none is given: that of this pod, or of the kubeconfig's context."""
     if platform == "local":
@@ -91,11 +100,13 @@ def deploy_model(
     service: Service,
     *,
     platform: str = "local",
+    traffic: Traffic | None = None,
     session: Session | None = None,
     tracking_uri: str | None = None,
     timeout_seconds: float = 120,
     patience_seconds: float = PATIENCE_SECONDS,
     force: bool = False,
+    kserve_version: tuple[int, int] | None = None,
     on_progress: Callable[[str], None] = _log.info,
 ) -> Deployment:
     """Serve a model, smoke-tested with its own example rows and recorded in the registry.
@@ -104,11 +115,13 @@ def deploy_model(
         model: The model; one with a version is recorded in the registry under its name.
         service: The endpoint that shall serve it.
         platform: One of :data:`PLATFORMS`.
+        traffic: The share of the requests that it shall answer; None is all.
         session: The cluster; None is the one at hand. The platform ``local`` has none.
         tracking_uri: The registry; None is the one of this machine.
         timeout_seconds: For each wait until the revision is ready.
         patience_seconds: For what stalls the revision from outside to end.
         force: Take over what somebody else has set in the service's objects, such as a number of replicas.
+        kserve_version: Version of KServe in the cluster; None reads it there.
         on_progress: Called with a sentence whenever something new is known.
 
     Raises:
@@ -116,16 +129,16 @@ def deploy_model(
         ClusterError: If the cluster refuses or cannot be reached.
         DeployError: If the model did not come up or did not answer well; says what serves instead.
     """
-    target = target_of(platform)
     if tracking_uri is not None:
         service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
-    release = Release(service=_as_deployed(service, platform), model=model)
+    release = Release(service=_as_deployed(service, platform), model=model, traffic=traffic or Traffic())
     # what the platform cannot do is told before anything is asked of it
-    target.render(release)
+    target_of(platform, kserve_version=kserve_version).render(release)
+    runtime = _runtime(platform, session, force=force)
     return deploy(
         release,
-        target=target,
-        runtime=_runtime(platform, session, force=force),
+        target=_target(platform, runtime, kserve_version),
+        runtime=runtime,
         probe=_smoke_test(model),
         recorder=_recorder(model, tracking_uri),
         timeout_seconds=timeout_seconds,
@@ -220,12 +233,17 @@ def _card(model: ModelSource) -> ModelCard:
         return read_card(fetch_directory(model.uri, Path(scratch)))
 
 
-def _smoke_test(model: ModelSource) -> Probe:
+def _smoke_test(model: ModelSource) -> Probe | None:
+    """Asks for the model's own example rows; None where longshore did not package the model."""
+    if model.digest is None:
+        _log.info("%s has no longshore card with example rows: it is served without a smoke test", model.uri)
+        return None
     card = _card(model)
     rows, classes = card.example, card.signature.classes
 
     def ask(endpoint: Endpoint) -> None:
-        client.probe(endpoint, rows, classes)
+        if endpoint.takes == "rows":
+            client.probe(endpoint, rows, classes)
 
     return ask
 
@@ -240,7 +258,13 @@ def _reached(endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
 
 
 def replay_table(
-    endpoint: Endpoint, model: ModelSource, table: str, *, batch_size: int = 1, max_requests: int = 1000
+    endpoint: Endpoint,
+    model: ModelSource,
+    table: str,
+    *,
+    batch_size: int = 1,
+    max_requests: int = 1000,
+    max_p99_seconds: float | None = None,
 ) -> client.ProbeReport:
     """Send a table's rows to an endpoint as its clients would.
 
@@ -250,9 +274,10 @@ def replay_table(
         table: Path of a data set that a longshore step wrote; its target column is left out.
         batch_size: Rows in one request.
         max_requests: At most so many requests.
+        max_p99_seconds: Bound on the 99th percentile of latency; None sets none.
 
     Raises:
-        DeployError: If a request failed or an answer cannot come from the model.
+        DeployError: If a request failed, an answer cannot come from the model, or the bound was not kept.
     """
     from longshore.packaging import frame_to_rows
     from longshore.training import read_dataset
@@ -263,6 +288,11 @@ def replay_table(
         report = client.replay(reachable, rows, signature.classes, batch_size=batch_size)
     if report.failed:
         raise DeployError(f"{report.failed} of {report.requests} requests failed; the first: {report.first_error}")
+    if max_p99_seconds is not None and report.p99_seconds > max_p99_seconds:
+        raise DeployError(
+            f"the 99th percentile of {report.requests} requests took {report.p99_seconds:.3g} s, "
+            f"at most {max_p99_seconds:g} s are allowed"
+        )
     return report
 
 

@@ -1,4 +1,4 @@
-"""Generate what follows from the code and stands here: ``generate.py pipelines|reference|roles [FOLDER]``."""
+"""Generate what follows from the code and stands here: ``generate.py pipelines|reference|roles|kserve [FOLDER]``."""
 
 from __future__ import annotations
 
@@ -88,9 +88,24 @@ def roles(folder: Path) -> None:
     )
 
 
+def kserve(folder: Path) -> None:
+    """Write what a cluster with KServe needs, once, into ``folder``."""
+    from longshore.cli.rbac import as_yaml
+    from longshore.targets.kserve import serving_runtime
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "runtime.yaml").write_text(
+        "# KServe's runtime for what longshore has packaged. Generated: make reference\n"
+        "# For one namespace, or with an image of your own: longshore runtime --namespace NAMESPACE --image IMAGE\n"
+        + as_yaml([serving_runtime()]),
+        encoding="utf-8",
+    )
+
+
 GENERATORS = {
     "pipelines": (compiled_pipelines, ROOT / "manifests" / "pipelines"),
     "reference": (reference, ROOT / "docs" / "reference"),
+    "kserve": (kserve, ROOT / "manifests" / "kserve"),
     "roles": (roles, ROOT / "manifests" / "rbac"),
 }
 

@@ -20,6 +20,7 @@ def deploy_model(
     port: Optional[int] = None,
     framework: str = "fastapi",
     secrets: Optional[List[str]] = None,
+    storage_secret: Optional[str] = None,
     service_account: Optional[str] = None,
     image: Optional[str] = None,
     registry: Optional[str] = None,
@@ -36,15 +37,19 @@ def deploy_model(
         model: A packaged model.
         endpoint: Where it answers.
         name: Name of the service.
-        platform: ``local``, a process on this machine, or ``rest``, a Deployment and a Service on Kubernetes.
+        platform: ``local``, a process on this machine, ``rest``, a Deployment and a Service on Kubernetes, or
+            ``kserve``, an InferenceService with longshore's runtime; ``deploy_kserve`` has all that KServe can do.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
         replicas: Number of pods.
         cpu: CPU that a pod requests, such as ``500m``.
         memory: Memory that a pod requests and is limited to, such as ``1Gi``.
-        port: Port for clients; by default 80 on Kubernetes, on this machine the one the service had or a free one.
+        port: Port for clients, where the platform lets one choose; by default 80 on Kubernetes, on this machine the one
+            the service had or a free one.
         framework: Web framework of the server.
         secrets: Kubernetes Secrets whose keys become environment variables of the server, such as the credentials
             of the store that the model is in.
+        storage_secret: The Secret with those credentials on the platform ``kserve``, which fetches the model itself;
+            by default those of the service account.
         service_account: Kubernetes service account of the serving pods.
         image: Container image of the server, for a registry of one's own.
         registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
@@ -64,7 +69,7 @@ def deploy_model(
     """
     from longshore.artifacts import read_model, write_endpoint
     from longshore.deployment import default_namespace, deploy_model
-    from longshore.spec import Resources, Scaling, Service
+    from longshore.spec import KServeOptions, Resources, Scaling, Service
 
     service = Service(
         name=name,
@@ -76,6 +81,7 @@ def deploy_model(
         secrets=secrets or (),
         service_account=service_account,
         image=image,
+        kserve=None if storage_secret is None else KServeOptions(storage_secret=storage_secret),
     )
     done = deploy_model(
         read_model(model),

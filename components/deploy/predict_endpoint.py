@@ -1,6 +1,6 @@
 """Send a table to an endpoint."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from kfp.dsl import Artifact, Dataset, Input, Metrics, Model, Output
 
@@ -15,6 +15,7 @@ def predict_endpoint(
     metrics: Output[Metrics],
     batch_size: int = 1,
     max_requests: int = 1000,
+    max_p99_seconds: Optional[float] = None,
 ) -> NamedTuple("Outputs", [("requests", int), ("failed", int), ("p50_seconds", float), ("p99_seconds", float)]):
     """Send rows to an endpoint as its clients would, and fail if an answer is missing or cannot be right.
 
@@ -25,6 +26,7 @@ def predict_endpoint(
         metrics: Requests, failures and latency as the client saw them.
         batch_size: Rows in one request.
         max_requests: At most so many requests; the table's first rows are sent.
+        max_p99_seconds: Bound on the 99th percentile of latency; None sets none.
 
     Returns:
         requests: Requests sent.
@@ -33,13 +35,18 @@ def predict_endpoint(
         p99_seconds: 99th percentile of latency.
 
     Raises:
-        DeployError: If a request failed; the message is the first failure's.
+        DeployError: If a request failed, or took too long; the message is the first failure's.
     """
     from longshore.artifacts import read_endpoint, read_model
     from longshore.deployment import replay_table
 
     report = replay_table(
-        read_endpoint(endpoint), read_model(model), dataset.path, batch_size=batch_size, max_requests=max_requests
+        read_endpoint(endpoint),
+        read_model(model),
+        dataset.path,
+        batch_size=batch_size,
+        max_requests=max_requests,
+        max_p99_seconds=max_p99_seconds,
     )
     for name in ("requests", "failed", "rows", "p50_seconds", "p99_seconds"):
         metrics.log_metric(name, float(getattr(report, name)))

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "compile": ("longshore.cli.catalogue", "Write a pipeline or component as Kubeflow YAML."),
     "local": ("longshore.cli.local", "Look after the servers on this machine."),
     "rbac": ("longshore.cli.rbac", "Write the Role that a deploying step needs."),
+    "runtime": ("longshore.cli.runtime", "Write KServe's runtime for what longshore has packaged."),
     "doctor": ("longshore.cli.doctor", "Say what is missing for what, and how to get it."),
 }
 

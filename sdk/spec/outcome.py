@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 from urllib.parse import urlsplit
 
 from longshore.errors import InvalidValue
@@ -25,6 +26,8 @@ class Endpoint:
         revision_url: Base URL of that very revision, if the platform has one.
         protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol).
         headers: Sent with every request, such as the host header of an ingress.
+        takes: ``rows`` where a longshore server answers, which takes rows by column name as they are; ``tensors`` where
+            another one does.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Endpoint:
     revision_url: str | None = None
     protocols: tuple[str, ...] = ("v1",)
     headers: Mapping[str, str] = field(default_factory=dict)
+    takes: Literal["rows", "tensors"] = "rows"
 
     def __post_init__(self) -> None:
         check_dns_label("Endpoint.name", self.name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import enum
 import types
 from collections.abc import Mapping
+from dataclasses import MISSING, Field
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from longshore.errors import InvalidValue
 
 __all__ = ["from_plain", "to_plain"]
 
@@ -26,16 +29,24 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[_T], plain: Mapping[str, Any]) -> _T:
-    """Build a value of a type of this package from what :func:`to_plain` made of it.
+    """Build a value of a type of this package from what :func:`to_plain` made of it, or a person wrote as JSON.
 
     What was written before a field existed has its default; a field that is not known here is an error, since
     leaving it out would be another value.
 
     Raises:
-        InvalidValue: If a field is not valid.
-        TypeError: If a field is not known.
+        InvalidValue: If a field is not valid, not known or missing.
     """
+    if not isinstance(plain, Mapping):
+        raise InvalidValue(kind.__name__, plain, "use a mapping of its fields")
     hints = get_type_hints(kind)
+    known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    for name in plain:
+        if name not in known:
+            raise InvalidValue(f"{kind.__name__}.{name}", plain[name], f"its fields are {', '.join(known)}")
+    for name, field in known.items():
+        if name not in plain and field.default is MISSING and field.default_factory is MISSING:
+            raise InvalidValue(f"{kind.__name__}.{name}", None, "give a value")
     return kind(**{name: _value(hints.get(name), value) for name, value in plain.items()})
 
 

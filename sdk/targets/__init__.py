@@ -14,8 +14,12 @@ __all__ = ["PLATFORMS", "target_of"]
 PLATFORMS: Final = ("local", "rest", "kserve")
 
 
-def target_of(platform: str) -> Target:
+def target_of(platform: str, *, kserve_version: tuple[int, int] | None = None) -> Target:
     """The target of a platform that is given by name.
+
+    Args:
+        platform: One of :data:`PLATFORMS`.
+        kserve_version: Version of KServe in the cluster; None is the newest that longshore knows.
 
     Raises:
         InvalidValue: If there is no such platform.
@@ -29,7 +33,7 @@ def target_of(platform: str) -> Target:
 
         return RestTarget()
     if platform == "kserve":
-        from longshore.targets.kserve import KServeTarget
+        from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
 
-        return KServeTarget()
+        return KServeTarget(kserve_version or NEWEST_VERSION)
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")

@@ -33,7 +33,7 @@ from longshore.targets.pods import (
     scheduling,
 )
 
-__all__ = ["LONGSHORE_RUNTIME", "NEWEST_VERSION", "KServeTarget", "serving_runtime"]
+__all__ = ["LONGSHORE_RUNTIME", "NEWEST_VERSION", "KServeTarget", "parse_version", "serving_runtime"]
 
 LONGSHORE_RUNTIME: Final = "longshore"
 """Name of the ClusterServingRuntime of ``manifests/kserve/runtime.yaml``."""
@@ -147,6 +147,18 @@ def serving_runtime(namespace: str | None = None, *, image: str = SERVER_IMAGE) 
     }
 
 
+def parse_version(text: str) -> tuple[int, int]:
+    """KServe's version as it is written, such as ``0.17`` or ``v0.17.1``.
+
+    Raises:
+        InvalidValue: If it is none.
+    """
+    found = re.fullmatch(r"v?(\d+)\.(\d+)(\..+)?", text)
+    if found is None:
+        raise InvalidValue("kserve_version", text, "write it as 0.17 or v0.17.1")
+    return int(found[1]), int(found[2])
+
+
 class KServeTarget:
     """Renders a release as an InferenceService; see :class:`longshore.targets.base.Target`.
 
@@ -227,6 +239,7 @@ class KServeTarget:
             model=release.model.name if runtime is _OWN else service.name,
             revision=release.revision,
             protocols=runtime.protocols if runtime is not None else (options.protocol or "v1",),
+            takes="rows" if runtime is _OWN else "tensors",
         )
 
     def _mode(self, options: KServeOptions) -> str:

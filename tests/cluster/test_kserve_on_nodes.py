@@ -2,17 +2,21 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from harness.cluster import eventually
 from harness.load import Load
+from harness.pods import run_pod
 
 from longshore.deployment import delete_service, deploy_model, rollback_service
 from longshore.errors import DeployError
-from longshore.spec import KServeOptions, Resources, Scaling, Service
+from longshore.rbac import DEPLOYER, deployer_objects
+from longshore.spec import Endpoint, KServeOptions, Resources, Scaling, Service
 from longshore.targets.kserve import serving_runtime
 
+PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 ROW = {
     "species": "Adelie",
     "island": "Torgersen",
@@ -119,10 +123,34 @@ def test_a_broken_update_leaves_the_old_pods_answering(real_kserve, service, sto
         started = time.monotonic()
         with load(real_kserve, service) as requests, pytest.raises(DeployError) as failure:
             deploy(bad, where)
-        print(words, time.monotonic() - started, failure.value)
+        assert time.monotonic() - started < 90
         assert words in str(failure.value)
         assert failure.value.restored == first.release.revision
         assert requests.failures == []
         assert requests.answers == {1}
         assert set(pods(real_kserve, service)) >= running
     assert answer(first.endpoint, ROW) == 1
+
+
+def test_the_pipeline_deploys_from_a_pod_with_the_least_role(real_kserve, service, place, bucket, answer):
+    import s3fs
+
+    s3fs.S3FileSystem().put(str(PENGUINS), f"{bucket.removeprefix('s3://')}/penguins.csv")
+    for manifest in deployer_objects(place, platforms=["kserve"]):
+        real_kserve.apply(manifest)
+    settings = {
+        "data": f"{bucket}/penguins.csv",
+        "target": "body_mass_g",
+        "name": "penguins",
+        "platform": "kserve",
+        "repository": f"{bucket}/{place}",
+        "storage_secret": "kserve-bucket",
+        "cpu": service.resources.cpu,
+        "memory": service.resources.memory,
+    }
+    given = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = ["longshore", "run", "train_and_deploy", "--local", "--json", *given]
+    succeeded, log = run_pod(real_kserve, place, "pipeline", command, secret="bucket", service_account=DEPLOYER)
+    assert succeeded, log
+    url = f"http://penguins-predictor.{place}.svc.cluster.local"
+    assert 2500 < answer(Endpoint(name="penguins", url=url, model="penguins", revision="any"), ROW) < 6500

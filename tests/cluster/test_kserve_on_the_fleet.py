@@ -7,6 +7,7 @@ import pytest
 from harness.cluster import eventually
 from harness.fleet import FAIL, READY_DELAY
 
+from longshore.cluster import kserve_version
 from longshore.errors import ClusterError, DeployError
 from longshore.release import current_release, deploy, previous_release
 from longshore.spec import KServeOptions, ModelSource, Release, Resources, Scaling, Service
@@ -61,6 +62,10 @@ def test_a_model_is_deployed_replaced_and_found_again(fleet, service, bring_up, 
     ref = Ref("serving.kserve.io/v1beta1", "InferenceService", "iris", service.namespace)
     assert current_release(ref, runtime) == second.release
     assert previous_release(ref, runtime) == first.release
+
+
+def test_the_version_is_read_from_the_cluster(serving, runtime):
+    assert kserve_version(runtime.session) == (0, 20)
 
 
 def test_ready_is_not_believed_before_the_new_pods_are(fleet, service, bring_up):

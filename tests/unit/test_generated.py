@@ -22,7 +22,9 @@ def generate():
     return module
 
 
-@pytest.mark.parametrize(("what", "suffix"), [("pipelines", "*.yaml"), ("reference", "*.md"), ("roles", "*.yaml")])
+@pytest.mark.parametrize(
+    ("what", "suffix"), [("pipelines", "*.yaml"), ("reference", "*.md"), ("roles", "*.yaml"), ("kserve", "*.yaml")]
+)
 def test_the_repository_holds_what_the_code_gives(generate, tmp_path, what, suffix):
     made, place = generate.GENERATORS[what]
     made(tmp_path)

@@ -49,3 +49,10 @@ def test_the_command_writes_what_kubectl_takes(capsys):
         "team", service_account="default-editor", platforms=["rest"]
     )
     assert "&id" not in text
+
+
+def test_the_command_writes_kserves_runtime(capsys):
+    assert run(["runtime", "--namespace", "team", "--image", "registry.example/server:2"]) == 0
+    (runtime,) = yaml.safe_load_all(capsys.readouterr().out)
+    assert (runtime["kind"], runtime["metadata"]["namespace"]) == ("ServingRuntime", "team")
+    assert runtime["spec"]["containers"][0]["image"] == "registry.example/server:2"
