@@ -82,7 +82,7 @@ class _Made:
         child = self._child(component)
         if child is None:
             kind = "Knative Service" if self.knative else "Deployment"
-            return f"KServe has not made the {kind} {self.name}-{component} yet"
+            return f"KServe has not made the {kind} {self.name}-{component} yet (if it never does, its log says why)"
         template = child["spec"]["template"]["metadata"]
         asked = self.wanted["spec"][component]
         labels = {**self.wanted["metadata"].get("labels", {}), **asked["labels"]}

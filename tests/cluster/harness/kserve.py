@@ -44,20 +44,17 @@ class KServe:
         self._ports = {name: free_port() for name in ("metrics", "health", "webhooks")}
         self._folder = keeper.folder / "kserve"
 
-    def start(
-        self, *, crds: Literal["full", "minimal"] = "full", mode: Literal["Standard", "Knative"] = "Standard"
-    ) -> None:
+    def start(self, *, crds: Literal["full", "minimal"] = "full") -> None:
         """Install everything, and return when an InferenceService is admitted.
 
         Args:
             crds: With the whole schema of a pod, or without.
-            mode: Mode of InferenceServices that name none. With Knative only its CRDs come: nothing carries them out.
         """
         self._folder.mkdir()
         self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}})
-        definitions = list(self._crds(crds, mode))
+        definitions = list(self._crds(crds))
         self._apply_all(definitions)
-        self._apply_all(self._settings(mode))
+        self._apply_all(self._settings())
         self._write_certificates()
         # the manager looks for its kinds once, and ends if one is not there
         eventually(lambda: all(map(self._is_served, definitions)), "KServe's kinds")
@@ -129,17 +126,17 @@ class KServe:
             for _ in pool.map(self._cluster.apply, manifests):
                 pass
 
-    def _crds(self, crds: str, mode: str) -> Iterator[dict[str, Any]]:
+    def _crds(self, crds: str) -> Iterator[dict[str, Any]]:
         for path in sorted((self._config / "crd" / crds).rglob("serving.kserve.io_*.yaml")):
             if path.parent.name in (crds, "clusterstoragecontainer", "localmodel"):
                 yield from _documents(path)
-        if mode == "Knative":
-            resources = module_folder("kserve", "knative.dev/serving") / "config" / "core" / "300-resources"
-            for name in ("configuration", "revision", "route", "service"):
-                yield from _documents(resources / f"{name}.yaml")
+        # what carries them out is harness.knative
+        resources = module_folder("kserve", "knative.dev/serving") / "config" / "core" / "300-resources"
+        for name in ("configuration", "revision", "route", "service"):
+            yield from _documents(resources / f"{name}.yaml")
 
-    def _settings(self, mode: str) -> Iterator[dict[str, Any]]:
-        yield self._configuration(mode)
+    def _settings(self) -> Iterator[dict[str, Any]]:
+        yield self._configuration()
         for name in ("service_account.yaml", "role.yaml", "role_binding.yaml"):
             for manifest in _documents(self._config / "rbac" / name):
                 if manifest["kind"] == "ServiceAccount":
@@ -167,7 +164,7 @@ class KServe:
         """With the version in place of the tag ``latest`` of KServe's own images."""
         return re.sub(r"\b(kserve/[a-z-]+):latest", rf"\1:{self._version}", text)
 
-    def _configuration(self, mode: str) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, Any]:
         (manifest,) = _documents(self._config / "configmap" / "inferenceservice.yaml")
         data = manifest["data"]
         data.pop("_example", None)
@@ -175,7 +172,7 @@ class KServe:
         # there is no Istio: a Service is reached through an Ingress, or at its own address
         ingress = {**json.loads(data["ingress"]), "disableIstioVirtualHost": True}
         data["ingress"] = json.dumps(ingress)
-        data["deploy"] = json.dumps({"defaultDeploymentMode": mode})
+        data["deploy"] = json.dumps({"defaultDeploymentMode": "Standard"})
         return {**manifest, "data": data}
 
     def _webhooks(self) -> Iterator[dict[str, Any]]:
