@@ -20,7 +20,8 @@ from longshore.targets.base import HEARTBEAT_SECONDS, MANAGED_BY, Manifest, Ref,
 
 __all__ = ["ClusterRuntime"]
 
-_WRITERS: Final = 8
+# an API server mostly waits for its store, which commits what comes at the same time together
+_WRITERS: Final = 24
 _ONE_BY_ONE: Final = 3
 _GONE_SECONDS: Final = 120.0
 _LOCK_SECONDS: Final = 600.0
