@@ -191,19 +191,18 @@ def _knative_traffic(child: str, percent: int, status: Mapping[str, Any]) -> Hea
 
 
 def _conditions(service: Manifest) -> Health:
-    """KServe's own word on the whole, once everything that it made is as it should be."""
-    status = service.get("status") or {}
+    """KServe's own word on the whole, once everything that it made is as it should be.
+
+    Its modelStatus is not asked: KServe does not look again when the last pod of a failed revision has gone, and then
+    calls a restored one BlockedByFailedLoad for good; one that was scaled to zero stays InProgress.
+    """
     for condition in _conditions_of(service):
         if condition["type"] == "Ready":
             if condition["status"] == "True":
-                break
+                return Health.ready()
             why = ": ".join(part for part in (condition.get("reason"), condition.get("message")) if part)
             return Health.progressing(f"the InferenceService is not Ready yet{f': {why}' if why else ''}")
-    else:
-        return Health.progressing("KServe has not said yet whether the InferenceService is Ready")
-    if (transition := (status.get("modelStatus") or {}).get("transitionStatus")) != "UpToDate":
-        return Health.progressing(f"KServe calls the model {transition or 'nothing yet'}, UpToDate is due")
-    return Health.ready()
+    return Health.progressing("KServe has not said yet whether the InferenceService is Ready")
 
 
 def _conditions_of(manifest: Manifest | None) -> Sequence[Mapping[str, Any]]:

