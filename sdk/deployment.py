@@ -25,11 +25,12 @@ from longshore.release import (
     deploy,
     previous_release,
     release_in,
+    remove,
 )
 from longshore.spec import Endpoint, ModelSource, Release, Service, Traffic
 from longshore.storage import fetch_directory
 from longshore.targets import PLATFORMS, target_of
-from longshore.targets.base import Runtime, Target
+from longshore.targets.base import Ref, Runtime, Target
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
@@ -42,6 +43,7 @@ __all__ = [
     "delete_service",
     "deploy_model",
     "observe_endpoint",
+    "promote_service",
     "replay_table",
     "rollback_service",
     "undo_run",
@@ -68,13 +70,47 @@ def _runtime(platform: str, session: Session | None, *, force: bool = False) -> 
     return LocalRuntime()
 
 
-def _target(platform: str, runtime: Runtime, kserve_version: tuple[int, int] | None) -> Target:
+def _target(platform: str, runtime: Runtime, service: Service, kserve_version: tuple[int, int] | None) -> Target:
     if platform == "kserve" and kserve_version is None:
         from longshore import cluster
 
         assert isinstance(runtime, cluster.ClusterRuntime)  # noqa: S101 - for the type checker
         kserve_version = cluster.kserve_version(runtime.session)
-    return target_of(platform, kserve_version=kserve_version)
+    return target_of(platform, routed=service.router is not None, kserve_version=kserve_version)
+
+
+def _bearers(platform: str, name: str, namespace: str) -> dict[bool, Ref]:
+    """The objects that bear a service's release: without a router, and with one where there can be one."""
+    service = Service(name=name, namespace=namespace)
+    found = {False: target_of(platform).objects(service)[0]}
+    if platform != "local":
+        from longshore.targets.routed import routed_bearer
+
+        found[True] = routed_bearer(name, namespace)
+    return found
+
+
+def _bearer(platform: str, name: str, namespace: str, runtime: Runtime) -> Ref:
+    """The object that bears the release of a service; if there is none, the one that would without a router."""
+    bearers = _bearers(platform, name, namespace)
+    for ref in bearers.values():
+        manifest = runtime.get(ref)
+        if manifest is not None and release_in(manifest) is not None:
+            return ref
+    return bearers[False]
+
+
+def _check_bearer(platform: str, service: Service, runtime: Runtime) -> None:
+    """A service cannot change between having a router and having none while it serves."""
+    routed = service.router is not None
+    other = _bearers(platform, service.name, service.namespace).get(not routed)
+    manifest = None if other is None else runtime.get(other)
+    if manifest is not None and release_in(manifest) is not None:
+        was, wanted = ("without a router", "with one") if routed else ("with a router", "without one")
+        raise ConfigError(
+            f"{service.name} is served {was}, and {wanted} it has other objects: deploy it under another name and move "
+            "its clients, or delete the service first"
+        )
 
 
 def default_namespace(platform: str, session: Session | None = None) -> str:
@@ -133,11 +169,12 @@ def deploy_model(
         service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
     release = Release(service=_as_deployed(service, platform), model=model, traffic=traffic or Traffic())
     # what the platform cannot do is told before anything is asked of it
-    target_of(platform, kserve_version=kserve_version).render(release)
+    target_of(platform, routed=service.router is not None, kserve_version=kserve_version).render(release)
     runtime = _runtime(platform, session, force=force)
+    _check_bearer(platform, service, runtime)
     return deploy(
         release,
-        target=_target(platform, runtime, kserve_version),
+        target=_target(platform, runtime, service, kserve_version),
         runtime=runtime,
         probe=_smoke_test(model),
         recorder=_recorder(model, tracking_uri),
@@ -163,9 +200,9 @@ def rollback_service(
         ConfigError: If there is nothing to go back to.
         DeployError: If the earlier release does not come up; the current one then still serves.
     """
-    place = namespace or default_namespace(platform, session)
-    ref = target_of(platform).objects(Service(name=name, namespace=place))[0]
-    earlier = previous_release(ref, _runtime(platform, session))
+    runtime = _runtime(platform, session)
+    ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
+    earlier = previous_release(ref, runtime)
     if earlier is None:
         raise ConfigError(f"{ref} has no earlier release to go back to")
     return deploy_model(
@@ -179,15 +216,61 @@ def rollback_service(
     )
 
 
+def promote_service(
+    name: str,
+    *,
+    percent: int = 100,
+    platform: str,
+    namespace: str | None = None,
+    session: Session | None = None,
+    tracking_uri: str | None = None,
+    timeout_seconds: float = 120,
+    on_progress: Callable[[str], None] = _log.info,
+) -> Deployment:
+    """Give the revision that was deployed last a larger share of a service's requests, at last all of them.
+
+    Args:
+        name: Name of the service.
+        percent: Its share from now on.
+        platform: One of :data:`PLATFORMS`.
+        namespace: As of :func:`deploy_model`, like all others.
+        session: The cluster.
+        tracking_uri: The registry; None is the one where the release was recorded.
+        timeout_seconds: For the requests to be shared out so.
+        on_progress: Called with a sentence whenever something new is known.
+
+    Raises:
+        ConfigError: If nothing of that name was deployed.
+        DeployError: If it does not answer well; the requests are then shared out as before.
+    """
+    runtime = _runtime(platform, session)
+    ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
+    manifest = runtime.get(ref)
+    release = None if manifest is None else release_in(manifest)
+    if release is None:
+        raise ConfigError(f"{ref} bears no release of longshore's: there is nothing to promote")
+    return deploy_model(
+        release.model,
+        release.service,
+        platform=platform,
+        traffic=Traffic(percent=percent),
+        session=session,
+        tracking_uri=tracking_uri or _registry_of(release.service),
+        timeout_seconds=timeout_seconds,
+        on_progress=on_progress,
+    )
+
+
 def delete_service(
     name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
 ) -> None:
     """Serve a service's models no more, and remove all that was applied for it. What is gone already is no error."""
     place = namespace or default_namespace(platform, session)
-    refs = target_of(platform).objects(Service(name=name, namespace=place))
     runtime = _runtime(platform, session)
-    with runtime.lock(refs[0]):
-        runtime.delete(refs)
+    manifest = runtime.get(_bearer(platform, name, place, runtime))
+    release = None if manifest is None else release_in(manifest)
+    service = Service(name=name, namespace=place) if release is None else release.service
+    remove(service, target=target_of(platform, routed=service.router is not None), runtime=runtime)
 
 
 def undo_run(run: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from longshore.spec import KServeOptions, Service
+from longshore.spec import ROUTERS, KServeOptions, ModelSource, Release, Router, Service
 from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
 from longshore.targets.base import MANAGED_BY, Manifest
@@ -21,6 +21,17 @@ DEPLOYER: Final = "longshore-deployer"
 _APPLY: Final = ("get", "list", "watch", "create", "patch", "delete")
 _READ: Final = ("get", "list", "watch")
 _LEASE: Final = ("get", "create", "update", "delete")
+
+# one of each way to serve
+_MODEL: Final = ModelSource(uri="s3://any/model", format="sklearn", name="any")
+_SERVICES: Final = (
+    Service(name="any"),
+    Service(name="any", kserve=KServeOptions(mode="Knative")),
+    *(
+        Service(name="any", router=Router(kind=kind, gateway="any" if kind == "gateway-api" else None))
+        for kind in ROUTERS
+    ),
+)
 
 
 def deployer_objects(
@@ -62,17 +73,15 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
         ("coordination.k8s.io", "leases"): _LEASE,
         ("", "pods/log"): ("get",),
     }
-    services = [Service(name="any"), Service(name="any", kserve=KServeOptions(mode="Knative"))]
-    for platform in platforms:
-        target = target_of(platform)
-        # what is on this machine no cluster has to allow
-        if platform == "local":
-            continue
-        for service in services:
-            for child in target.children(service):
+    # what is on this machine no cluster has to allow
+    for platform in (platform for platform in platforms if platform != "local"):
+        for service in _SERVICES:
+            release = Release(service=service, model=_MODEL)
+            target = target_of(platform, routed=service.router is not None)
+            for child in target.children(release):
                 verbs.setdefault(_resource(child.api_version, child.kind), _READ)
-            for ref in target.objects(service):
-                verbs[_resource(ref.api_version, ref.kind)] = _APPLY
+            for manifest in target.render(release):
+                verbs[_resource(manifest["apiVersion"], manifest["kind"])] = _APPLY
     return [
         {"apiGroups": [group], "resources": [resource], "verbs": list(allowed)}
         for (group, resource), allowed in sorted(verbs.items())

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from longshore.errors import DeployError, LongshoreError
-from longshore.spec import Endpoint, HealthState, Release, Traffic, from_plain, to_plain
+from longshore.spec import Endpoint, HealthState, Release, Service, Traffic, from_plain, to_plain
 from longshore.targets.base import (
     MANAGED_BY,
     PREVIOUS_ANNOTATION,
     RELEASE_ANNOTATION,
+    REVISION_LABEL,
     Manifest,
     Ref,
     Runtime,
@@ -33,6 +34,7 @@ __all__ = [
     "deploy",
     "previous_release",
     "release_in",
+    "remove",
 ]
 
 PATIENCE_SECONDS: Final = 30.0
@@ -63,7 +65,7 @@ class Recorder(Protocol):
     """Is told what became of a release; the model registry is one."""
 
     def serving(self, release: Release, endpoint: Endpoint, previous: Release | None) -> None:
-        """``release`` answers all requests that ``previous`` answered."""
+        """``release`` answers all requests that ``previous`` answered; not called for a part of them."""
         ...
 
     def failed(self, release: Release, serving: Release | None, reason: str) -> None:
@@ -85,8 +87,8 @@ def deploy(
     """Serve ``release`` and return once its very revision has answered.
 
     Where the platform can run a revision beside the one that serves, the new one is brought up and probed
-    without traffic first. On any failure, Ctrl-C included, what served before is brought back; where nothing
-    did, nothing is left.
+    without traffic first, and what it replaces ends after its last check only. On any failure, Ctrl-C included, what
+    served before is brought back; where nothing did, nothing is left.
 
     Args:
         release: What shall serve.
@@ -110,7 +112,8 @@ def deploy(
     refs = target.objects(release.service)
     with runtime.lock(refs[0]):
         previous = current_release(refs[0], runtime)
-        attempt = _Attempt(target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
+        release = _beside(release, previous)
+        attempt = _Attempt(release.service, target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
         try:
             endpoint = attempt.run(release, probe)
         except BaseException as error:
@@ -119,9 +122,18 @@ def deploy(
             if isinstance(error, LongshoreError):
                 raise told from error
             raise
-    if recorder is not None:
+        attempt.retire(release)
+    if recorder is not None and release.traffic.percent == 100:
         _record(recorder, release, endpoint, previous)
     return Deployment(release=release, endpoint=endpoint, previous=previous, seconds=time.monotonic() - started)
+
+
+def remove(service: Service, *, target: Target, runtime: Runtime) -> None:
+    """Serve a service's models no more, and leave nothing of it; what is gone already is no error."""
+    refs = target.objects(service)
+    with runtime.lock(refs[0]):
+        runtime.delete(refs)
+        runtime.delete(_outlived(service, target, runtime, keep=()))
 
 
 def current_release(service: Ref, runtime: Runtime) -> Release | None:
@@ -149,10 +161,27 @@ def release_in(manifest: Manifest, annotation: str = RELEASE_ANNOTATION) -> Rele
     return None if text is None else from_plain(Release, json.loads(text))
 
 
+def _beside(release: Release, previous: Release | None) -> Release:
+    """The release with what answers the requests that it does not."""
+    if previous is None or release.traffic.percent == 100:
+        return release
+    stable = (previous.traffic.base, previous.revision)
+    base = next((revision for revision in stable if revision not in (None, release.revision)), None)
+    return replace(release, traffic=replace(release.traffic, base=base))
+
+
+def _outlived(service: Service, target: Target, runtime: Runtime, keep: Collection[str | None]) -> list[Ref]:
+    """Objects of revisions that nobody asks any more."""
+    found = (manifest for selection in target.revisions(service) for manifest in runtime.find(selection))
+    labelled = ((manifest, (manifest["metadata"].get("labels") or {}).get(REVISION_LABEL)) for manifest in found)
+    return [Ref.of(manifest) for manifest, revision in labelled if revision is not None and revision not in keep]
+
+
 @dataclass(frozen=True)
 class _Attempt:
     """One deploy under way: what it may fall back on."""
 
+    service: Service
     target: Target
     runtime: Runtime
     previous: Release | None
@@ -162,12 +191,17 @@ class _Attempt:
 
     def run(self, release: Release, probe: Probe | None) -> Endpoint:
         """Bring the release up, first without traffic where that is possible, and probe it."""
-        serves_already = self.previous is not None and self.previous.revision == release.revision
+        before = self.previous
+        serves_already = before is not None and release.revision in (before.revision, before.traffic.base)
         if self.target.previews and release.traffic.percent > 0 and not serves_already:
-            candidate = self.bring_up(replace(release, traffic=Traffic(percent=0)))
+            candidate = self.bring_up(_beside(replace(release, traffic=Traffic(percent=0)), self.previous))
             self._probe(probe, replace(candidate, url=candidate.revision_url or candidate.url))
         endpoint = self.bring_up(release)
-        self._probe(probe, endpoint)
+        if release.traffic.percent == 100:
+            self._probe(probe, endpoint)
+        elif endpoint.revision_url is not None:
+            # the service's own address is answered by another revision, too
+            self._probe(probe, replace(endpoint, url=endpoint.revision_url))
         return endpoint
 
     def _probe(self, probe: Probe | None, endpoint: Endpoint) -> None:
@@ -180,7 +214,7 @@ class _Attempt:
         refs = self.runtime.apply(_marked(self.target.render(release), release, self._replaces(release)))
         last, stalled_since = "nothing was observed yet", None
         deadline = time.monotonic() + self.timeout_seconds
-        for observed in self.runtime.observe(refs, also=self.target.children(release.service), deadline=deadline):
+        for observed in self.runtime.observe(refs, also=self.target.children(release), deadline=deadline):
             health = self.target.health(release, observed)
             if health.state is HealthState.READY:
                 return self.target.endpoint(release, observed)
@@ -219,6 +253,17 @@ class _Attempt:
                 message += f". The failure could not be recorded: {error}"
         return DeployError(message, restored=serving.revision if serving else None)
 
+    def retire(self, serves: Release | None) -> None:
+        """End the revisions that have no part any more."""
+        keep = () if serves is None else (serves.revision, serves.traffic.base)
+        try:
+            if gone := _outlived(self.service, self.target, self.runtime, keep):
+                self.on_progress(f"ending {', '.join(map(str, gone))}")
+                self.runtime.delete(gone)
+        except LongshoreError as error:
+            # it answers nobody, and the next deploy tries again
+            self.on_progress(f"a revision that serves no more could not be ended: {error}")
+
     def _restore(self, release: Release, refs: list[Ref]) -> str | None:
         """Return why restoring failed, None if it did not."""
         try:
@@ -228,11 +273,12 @@ class _Attempt:
                 # refused before it was tried: what serves was not touched, only what stands beside it may have been
                 if others := _marked(self.target.render(self.previous), self.previous, None)[1:]:
                     self.runtime.apply(others)
-            elif self.previous.revision == release.revision:
+            elif self.previous.revision == release.revision and self.previous.traffic == release.traffic:
                 return "the failing revision is the one that served before"
             else:
                 self.on_progress(f"{self.previous.revision}: restoring what served before")
                 self.bring_up(self.previous)
+            self.retire(self.previous)
         except LongshoreError as error:
             return str(error)
         return None

@@ -106,12 +106,21 @@ class ClusterRuntime:
             for watch in watches:
                 watch.join()
 
+    def find(self, selection: Selection) -> Sequence[Manifest]:
+        """The objects of a selection that longshore has applied."""
+        resource = self._resource(selection.api_version, selection.kind)
+        query = Query(resource, selection.namespace, _selector({**MANAGED_BY, **selection.labels}))
+        objects, _ = list_all(self.session, query, lambda _: True)
+        return list(objects.values())
+
     def delete(self, refs: Sequence[Ref]) -> None:
         """Delete objects, have the cluster collect what they own, and return when the objects are gone.
 
         Raises:
             ClusterError: If one cannot be deleted, or is still there after two minutes; says what holds it.
         """
+        if not refs:
+            return
 
         def remove(ref: Ref) -> None:
             body = {"propagationPolicy": "Background"}
@@ -136,11 +145,8 @@ class ClusterRuntime:
             namespace: Where.
             labels: Labels beside longshore's own.
         """
-        found: list[Ref] = []
-        for api_version, kind in kinds:
-            query = Query(self._resource(api_version, kind), namespace, _selector({**MANAGED_BY, **labels}))
-            objects, _ = list_all(self.session, query, lambda _: True)
-            found += [Ref.of(manifest) for manifest in objects.values()]
+        selections = (Selection(api_version, kind, namespace, labels) for api_version, kind in kinds)
+        found = [Ref.of(manifest) for selection in selections for manifest in self.find(selection)]
         self.delete(found)
         return found
 

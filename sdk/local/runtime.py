@@ -69,6 +69,10 @@ class LocalRuntime:
         finally:
             self._abandon(refs)
 
+    def find(self, selection: Selection) -> Sequence[Manifest]:  # noqa: ARG002
+        """None: a service is one object."""
+        return ()
+
     def delete(self, refs: Sequence[Ref]) -> None:
         """End all processes of the services, and forget them."""
         self._abandon(refs)

@@ -9,10 +9,12 @@ from __future__ import annotations
 from longshore.spec.kserve import Batcher, Container, KServeOptions, PayloadLogger
 from longshore.spec.outcome import Endpoint, Health, HealthState
 from longshore.spec.plain import from_plain, to_plain
+from longshore.spec.router import ROUTERS, Router
 from longshore.spec.service import Release, Service
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
 __all__ = [
+    "ROUTERS",
     "Batcher",
     "Container",
     "Endpoint",
@@ -23,6 +25,7 @@ __all__ = [
     "PayloadLogger",
     "Release",
     "Resources",
+    "Router",
     "Scaling",
     "Service",
     "Toleration",

@@ -22,6 +22,7 @@ from longshore.spec.checks import (
 )
 from longshore.spec.kserve import KServeOptions
 from longshore.spec.plain import to_plain
+from longshore.spec.router import Router
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
 __all__ = ["FRAMEWORKS", "Release", "Service"]
@@ -49,6 +50,8 @@ class Service:
         image: Container image of the server; None is the platform's own.
         node_selector: Labels of the nodes that pods may run on.
         tolerations: Taints that they may run on in spite of.
+        router: Shares requests out to revisions that run beside each other; without one, a platform has the split
+            that it brings itself.
         kserve: What only KServe is told; other platforms ignore it.
     """
 
@@ -66,6 +69,7 @@ class Service:
     image: str | None = None
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: Sequence[Toleration] = ()
+    router: Router | None = None
     kserve: KServeOptions | None = None
 
     def __post_init__(self) -> None:
@@ -96,11 +100,18 @@ class Release:
         service: The endpoint.
         model: The model that it shall serve.
         traffic: The share of requests that this revision shall answer.
+        lane: Name of the revision's own objects, where each revision has some; None: those of the service.
     """
 
     service: Service
     model: ModelSource
     traffic: Traffic = field(default_factory=Traffic)
+    lane: str | None = None
+
+    @property
+    def object_name(self) -> str:
+        """Name of the platform's objects."""
+        return self.lane or self.service.name
 
     @property
     def revision(self) -> str:

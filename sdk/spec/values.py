@@ -103,12 +103,25 @@ class Traffic:
 
     Args:
         percent: Whole percent from 0 to 100. At 0 the revision runs and can be asked at its own address only.
+        mirror_percent: Share of the requests that such a revision gets a copy of; its answers are dropped.
+        base: The revision that answers the rest; an engine sets it to what serves.
     """
 
     percent: int = 100
+    mirror_percent: int = 0
+    base: str | None = None
 
     def __post_init__(self) -> None:
         check_range("Traffic.percent", self.percent, 0, 100)
+        check_range("Traffic.mirror_percent", self.mirror_percent, 0, 100)
+        if self.mirror_percent and self.percent:
+            raise InvalidValue(
+                "Traffic.mirror_percent", self.mirror_percent, "what gets copies answers nobody: use percent=0"
+            )
+        if self.base is not None:
+            check_dns_label("Traffic.base", self.base)
+            if self.percent == 100:
+                raise InvalidValue("Traffic.base", self.base, "at 100 percent there is no rest")
 
 
 @dataclass(frozen=True, kw_only=True)

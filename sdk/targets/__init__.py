@@ -8,32 +8,43 @@ from longshore.errors import InvalidValue
 
 if TYPE_CHECKING:
     from longshore.targets.base import Target
+    from longshore.targets.routed import LaneTarget
 
 __all__ = ["PLATFORMS", "target_of"]
 
 PLATFORMS: Final = ("local", "rest", "kserve")
 
 
-def target_of(platform: str, *, kserve_version: tuple[int, int] | None = None) -> Target:
+def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int, int] | None = None) -> Target:
     """The target of a platform that is given by name.
 
     Args:
         platform: One of :data:`PLATFORMS`.
+        routed: Whether a router shares requests out to revisions that run beside each other.
         kserve_version: Version of KServe in the cluster; None is the newest that longshore knows.
 
     Raises:
-        InvalidValue: If there is no such platform.
+        InvalidValue: If there is no such platform, or it has no use for a router.
     """
     if platform == "local":
         from longshore.targets.local import LocalTarget
 
+        if routed:
+            raise InvalidValue("Service.router", "given", "on this machine a revision answers all requests or none")
         return LocalTarget()
     if platform == "rest":
         from longshore.targets.rest import RestTarget
 
-        return RestTarget()
+        return _routed(RestTarget()) if routed else RestTarget()
     if platform == "kserve":
         from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
 
-        return KServeTarget(kserve_version or NEWEST_VERSION)
+        target = KServeTarget(kserve_version or NEWEST_VERSION)
+        return _routed(target) if routed else target
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
+
+
+def _routed(inner: LaneTarget) -> Target:
+    from longshore.targets.routed import RoutedTarget
+
+    return RoutedTarget(inner)

@@ -19,6 +19,8 @@ __all__ = [
     "MANAGED_BY",
     "PREVIOUS_ANNOTATION",
     "RELEASE_ANNOTATION",
+    "REVISION_LABEL",
+    "SERVICE_LABEL",
     "Manifest",
     "Ref",
     "Runtime",
@@ -40,6 +42,12 @@ PREVIOUS_ANNOTATION: Final = "longshore.dev/previous-release"
 
 APPLIED_ANNOTATION: Final = "longshore.dev/applied"
 """Digest of an object as it was last applied: a field that is wanted no longer shows in it."""
+
+SERVICE_LABEL: Final = "longshore.dev/service"
+"""The service that an object belongs to."""
+
+REVISION_LABEL: Final = "longshore.dev/revision"
+"""The revision that a pod runs, or that an object is for alone."""
 
 Manifest = dict[str, Any]
 """A Kubernetes-style object: apiVersion, kind, metadata, spec and, when observed, status."""
@@ -92,7 +100,6 @@ class Selection:
 class Target(Protocol):
     """A serving platform, as pure functions."""
 
-    name: ClassVar[str]
     previews: ClassVar[bool]
     """Whether a revision can run at its own address before it gets traffic."""
 
@@ -104,8 +111,12 @@ class Target(Protocol):
         """The objects of :meth:`render` by name, in its order; the first one bears the release."""
         ...
 
-    def children(self, service: Service) -> Sequence[Selection]:
+    def children(self, release: Release) -> Sequence[Selection]:
         """What :meth:`health` wants to see beside the objects of :meth:`render`."""
+        ...
+
+    def revisions(self, service: Service) -> Sequence[Selection]:
+        """Where the objects are that each revision has of its own, with :data:`REVISION_LABEL`; none on most."""
         ...
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
@@ -135,6 +146,10 @@ class Runtime(Protocol):
 
         Ends at ``deadline`` (of ``time.monotonic``).
         """
+        ...
+
+    def find(self, selection: Selection) -> Sequence[Manifest]:
+        """The objects of a selection that longshore has applied."""
         ...
 
     def delete(self, refs: Sequence[Ref]) -> None:

@@ -17,14 +17,14 @@ from longshore.targets.base import (
     MANAGED_BY,
     PREVIOUS_ANNOTATION,
     RELEASE_ANNOTATION,
+    REVISION_LABEL,
     Manifest,
     Ref,
     Selection,
 )
-from longshore.targets.kserve_health import SERVICE_LABEL, inference_service_health
+from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL, inference_service_health
 from longshore.targets.pods import (
     LINGER_SECONDS,
-    REVISION_LABEL,
     SERVER_IMAGE,
     container_resources,
     container_security,
@@ -32,6 +32,7 @@ from longshore.targets.pods import (
     pod_security,
     scheduling,
 )
+from longshore.targets.routes import Lane
 
 __all__ = ["LONGSHORE_RUNTIME", "NEWEST_VERSION", "KServeTarget", "parse_version", "serving_runtime"]
 
@@ -45,6 +46,7 @@ _GROUP: Final = "serving.kserve.io"
 _API_VERSION: Final = f"{_GROUP}/v1beta1"
 _KIND: Final = "InferenceService"
 _PORT: Final = 8080
+_AGENT_PORT: Final = 9081
 _DRAIN_SECONDS: Final = 20
 _HOST_LABEL: Final = 63
 # of what Knative makes of the name: NAME-transformer-00001-deployment is cut, NAME-transformer-00001 is not
@@ -66,6 +68,8 @@ class _Runtime:
         version: Version of the model format, where the runtime is not found without.
         ready: Path that answers 200 once the model can be asked, None where there is none over HTTP.
         since: KServe version that brought it.
+        told: How its server is told the model's name, which is the InferenceService's unless something else is said:
+            the argument or the variable; None where the model's files say it.
     """
 
     name: str
@@ -73,6 +77,7 @@ class _Runtime:
     version: str | None = None
     ready: str | None = "/v2/health/ready"
     since: tuple[int, int] = _OLDEST_VERSION
+    told: str | None = "--model_name"
 
 
 _OWN: Final = _Runtime(LONGSHORE_RUNTIME, ("v1", "v2"))
@@ -81,21 +86,30 @@ _OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
 # What KServe brings, by format: the runtime that loads the format's own files without code of the user. KServe's choice
 # is by priority alone: it finds none for mlflow unless v2 is asked for, and takes another server for sklearn in v2.
 _KSERVE_RUNTIMES: Final[Mapping[str, Sequence[_Runtime]]] = {
-    "sklearn": (_Runtime("kserve-sklearnserver", ("v1", "v2"), "1"), _Runtime("kserve-mlserver", ("v2",), "1")),
-    "xgboost": (_Runtime("kserve-xgbserver", ("v1", "v2"), "2"), _Runtime("kserve-mlserver", ("v2",), "2")),
-    "lightgbm": (_Runtime("kserve-lgbserver", ("v1", "v2"), "4"), _Runtime("kserve-mlserver", ("v2",), "4")),
-    "mlflow": (_Runtime("kserve-mlserver", ("v2",), "2"),),
-    "pytorch": (_Runtime("kserve-torchserve", ("v1", "v2", "grpc-v2"), "1", ready=None),),
+    "sklearn": (
+        _Runtime("kserve-sklearnserver", ("v1", "v2"), "1"),
+        _Runtime("kserve-mlserver", ("v2",), "1", told="MLSERVER_MODEL_NAME"),
+    ),
+    "xgboost": (
+        _Runtime("kserve-xgbserver", ("v1", "v2"), "2"),
+        _Runtime("kserve-mlserver", ("v2",), "2", told="MLSERVER_MODEL_NAME"),
+    ),
+    "lightgbm": (
+        _Runtime("kserve-lgbserver", ("v1", "v2"), "4"),
+        _Runtime("kserve-mlserver", ("v2",), "4", told="MLSERVER_MODEL_NAME"),
+    ),
+    "mlflow": (_Runtime("kserve-mlserver", ("v2",), "2", told="MLSERVER_MODEL_NAME"),),
+    "pytorch": (_Runtime("kserve-torchserve", ("v1", "v2", "grpc-v2"), "1", ready=None, told=None),),
     "tensorflow": (_Runtime("kserve-tensorflow-serving", ("v1", "grpc-v1"), "2", ready=None),),
-    "tensorrt": (_Runtime("kserve-tritonserver", ("v2", "grpc-v2"), "8"),),
-    "onnx": (_Runtime("kserve-tritonserver", ("v2", "grpc-v2"), "1"),),
-    "triton": (_Runtime("kserve-tritonserver", ("v2", "grpc-v2"), "2"),),
+    "tensorrt": (_Runtime("kserve-tritonserver", ("v2", "grpc-v2"), "8", told=None),),
+    "onnx": (_Runtime("kserve-tritonserver", ("v2", "grpc-v2"), "1", told=None),),
+    "triton": (_Runtime("kserve-tritonserver", ("v2", "grpc-v2"), "2", told=None),),
     "huggingface": (_Runtime("kserve-huggingfaceserver", ("v1", "v2"), "1"),),
     "pmml": (_Runtime("kserve-pmmlserver", ("v1", "v2"), "4"),),
     "paddle": (_Runtime("kserve-paddleserver", ("v1", "v2"), "2"),),
     "openvino": (_Runtime("kserve-openvino", ("v2", "grpc-v2"), since=(0, 17)),),
     "autogluon": (_Runtime("kserve-autogluonserver", ("v1", "v2"), since=(0, 20)),),
-    "vllm": (_Runtime("kserve-vllmserver", ("v1", "v2"), since=(0, 20)),),
+    "vllm": (_Runtime("kserve-vllmserver", ("v1", "v2"), since=(0, 20), told="--served-model-name"),),
 }
 
 
@@ -166,7 +180,6 @@ class KServeTarget:
         version: KServe's version in the cluster, major and minor; what it cannot do is refused.
     """
 
-    name: ClassVar[str] = "kserve"
     previews: ClassVar[bool] = False
 
     def __init__(self, version: tuple[int, int] = NEWEST_VERSION) -> None:
@@ -185,6 +198,10 @@ class KServeTarget:
         annotations = {f"{_GROUP}/deploymentMode": self._mode(options), **_autoscaler(service, options)}
         if options.storage_secret is not None:
             annotations[f"{_GROUP}/storageSecretName"] = options.storage_secret
+        labels = dict(service.labels)
+        if release.lane is not None:
+            # clients come in by the router in front of it
+            labels["networking.kserve.io/visibility"] = "cluster-local"
         spec: dict[str, Any] = {"predictor": self._predictor(release, options)}
         for kind in ("transformer", "explainer"):
             if (container := getattr(options, kind)) is not None:
@@ -194,9 +211,9 @@ class KServeTarget:
                 "apiVersion": _API_VERSION,
                 "kind": _KIND,
                 "metadata": {
-                    "name": service.name,
+                    "name": release.object_name,
                     "namespace": service.namespace,
-                    "labels": dict(service.labels),
+                    "labels": labels,
                     "annotations": {**service.annotations, **annotations},
                 },
                 "spec": spec,
@@ -207,18 +224,31 @@ class KServeTarget:
         """The InferenceService."""
         return [Ref(_API_VERSION, _KIND, service.name, service.namespace)]
 
-    def children(self, service: Service) -> Sequence[Selection]:
+    def children(self, release: Release) -> Sequence[Selection]:
         """What KServe makes of the InferenceService, down to the pods, and the events of the namespace."""
-        namespace, labels = service.namespace, {SERVICE_LABEL: service.name}
+        namespace, labels = release.service.namespace, {INFERENCE_SERVICE_LABEL: release.object_name}
         made = (
             (
                 Selection("serving.knative.dev/v1", "Service", namespace, labels),
                 Selection("serving.knative.dev/v1", "Revision", namespace, labels),
             )
-            if (service.kserve or KServeOptions()).mode == "Knative"
+            if _options(release).mode == "Knative"
             else (Selection("apps/v1", "Deployment", namespace, labels),)
         )
         return (*made, Selection("v1", "Pod", namespace, labels), Selection("v1", "Event", namespace))
+
+    def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
+        """None: revisions are KServe's own."""
+        return ()
+
+    def lane(self, release: Release) -> Lane:
+        """The pods that requests come in by."""
+        options = _options(release)
+        entry = "transformer" if options.transformer is not None else "predictor"
+        # KServe puts its agent in front of the predictor
+        agent = entry == "predictor" and (options.logger is not None or options.batcher is not None)
+        selector = {INFERENCE_SERVICE_LABEL: release.object_name, "component": entry}
+        return Lane(selector, _AGENT_PORT if agent else _PORT)
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
         """The verdict on the release's own revision: from what was made of it, since the status may be of another."""
@@ -230,7 +260,7 @@ class KServeTarget:
         service, options = release.service, _options(release)
         status = next((m.get("status") or {} for m in observed if m["kind"] == _KIND), {})
         entry = "transformer" if options.transformer is not None else "predictor"
-        usual = f"http://{service.name}-{entry}.{service.namespace}.svc.cluster.local"
+        usual = f"http://{release.object_name}-{entry}.{service.namespace}.svc.cluster.local"
         runtime = self._runtime(release, options)
         return Endpoint(
             name=service.name,
@@ -277,12 +307,13 @@ class KServeTarget:
         model_format = {"name": model.format}
         if runtime is not None and runtime.version is not None:
             model_format["version"] = runtime.version
+        told, env = _model_name(release, runtime)
         container: dict[str, Any] = {
             "modelFormat": model_format,
             "runtime": runtime.name if runtime is not None else options.runtime,
             "storageUri": model.uri,
-            "args": [*(_server_arguments(release) if runtime is _OWN else ()), *options.args],
-            **environment(service.env, service.secrets),
+            "args": [*(_server_arguments(release) if runtime is _OWN else told), *options.args],
+            **environment({**env, **service.env}, service.secrets),
             "resources": _resources(service.resources, runtime),
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }
@@ -322,20 +353,29 @@ class KServeTarget:
         if options.mode == "Standard":
             if release.traffic.percent != 100:
                 raise InvalidValue(
-                    "Traffic.percent", release.traffic.percent, "KServe's Standard mode has no split: use 100"
+                    "Traffic.percent",
+                    release.traffic.percent,
+                    "KServe's Standard mode has no split: give the service a router, or use 100",
                 )
             if scaling.min_replicas < 1:
                 raise InvalidValue("Scaling.min_replicas", 0, "only KServe's Knative mode scales to zero")
             if scaling.metric in ("concurrency", "rps"):
                 raise InvalidValue("Scaling.metric", scaling.metric, "only KServe's Knative mode scales by requests")
+        elif release.traffic.mirror_percent:
+            raise InvalidValue(
+                "Traffic.mirror_percent",
+                release.traffic.mirror_percent,
+                "Knative copies no requests: use the mode Standard",
+            )
         elif scaling.metric == "memory":
             raise InvalidValue("Scaling.metric", scaling.metric, "Knative scales by concurrency, rps or cpu")
         longest = _KNATIVE_NAME if options.mode == "Knative" else _HOST_LABEL - len("-transformer")
+        longest -= len(release.object_name) - len(service.name)
         if len(service.name) > longest:
             raise InvalidValue(
                 "Service.name", service.name, f"use at most {longest} characters: KServe appends to it (RFC 1035 label)"
             )
-        host = f"{service.name}-transformer-{service.namespace}"
+        host = f"{release.object_name}-transformer-{service.namespace}"
         if len(host) > _HOST_LABEL:
             raise InvalidValue(
                 "Service.name",
@@ -372,6 +412,15 @@ class KServeTarget:
     def _too_old(self, since: tuple[int, int]) -> str:
         has, needs = (".".join(map(str, version)) for version in (self.version, since))
         return f"the cluster has KServe {has}, and this came with {needs}"
+
+
+def _model_name(release: Release, runtime: _Runtime | None) -> tuple[list[str], dict[str, str]]:
+    """Arguments and variables by which a server that is not longshore's keeps the service's name for the model."""
+    if release.lane is None or runtime is None or runtime.told is None:
+        return [], {}
+    if runtime.told.startswith("--"):
+        return [f"{runtime.told}={release.service.name}"], {}
+    return [], {runtime.told: release.service.name}
 
 
 def _options(release: Release) -> KServeOptions:

@@ -12,13 +12,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from longshore.spec import Health, HealthState
-from longshore.targets.base import Manifest
-from longshore.targets.pods import REVISION_LABEL
+from longshore.targets.base import REVISION_LABEL, Manifest
 from longshore.targets.workload import deployment_health, pod_health
 
-__all__ = ["SERVICE_LABEL", "inference_service_health"]
+__all__ = ["INFERENCE_SERVICE_LABEL", "inference_service_health"]
 
-SERVICE_LABEL: Final = "serving.kserve.io/inferenceservice"
+INFERENCE_SERVICE_LABEL: Final = "serving.kserve.io/inferenceservice"
 """KServe's label of all that it makes for an InferenceService."""
 
 _COMPONENT_LABEL: Final = "component"

@@ -19,16 +19,19 @@ _DRAIN_SECONDS: Final = 10
 class LocalTarget:
     """Renders a release as one ``ModelServer`` object; see :class:`longshore.targets.base.Target`."""
 
-    name: ClassVar[str] = "local"
     previews: ClassVar[bool] = True
 
     def render(self, release: Release) -> list[Manifest]:
         """One object: the revision that shall run, and whether it serves.
 
         Raises:
-            InvalidValue: If the revision shall answer a part of the requests.
+            InvalidValue: If the revision shall answer a part of the requests, or get copies of them.
         """
         service, model = release.service, release.model
+        if release.traffic.mirror_percent:
+            raise InvalidValue(
+                "Traffic.mirror_percent", release.traffic.mirror_percent, "this machine copies no requests"
+            )
         if release.traffic.percent not in (0, 100):
             raise InvalidValue(
                 "Traffic.percent",
@@ -66,8 +69,12 @@ class LocalTarget:
         """One object: a service on this machine has no namespace."""
         return [Ref(_API_VERSION, _KIND, service.name)]
 
-    def children(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
+    def children(self, release: Release) -> Sequence[Selection]:  # noqa: ARG002
         """None: the object's status says it all."""
+        return ()
+
+    def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
+        """None: the runtime ends them."""
         return ()
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:

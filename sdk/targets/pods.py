@@ -10,7 +10,6 @@ from longshore.spec import Resources, Service, Toleration
 
 __all__ = [
     "LINGER_SECONDS",
-    "REVISION_LABEL",
     "SERVER_IMAGE",
     "container_resources",
     "container_security",
@@ -21,9 +20,6 @@ __all__ = [
 
 SERVER_IMAGE: Final = f"ghcr.io/longshore/longshore-fastapi:{__version__}"
 """The image with the model server: longshore and what it takes to load and serve a model."""
-
-REVISION_LABEL: Final = "longshore.dev/revision"
-"""Label of a pod: the revision that it runs."""
 
 LINGER_SECONDS: Final = 3
 """How long a pod that leaves goes on answering: until every node knows."""

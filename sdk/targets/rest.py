@@ -7,10 +7,9 @@ from typing import Any, ClassVar, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, HealthState, Release, Service
-from longshore.targets.base import Manifest, Ref, Selection
+from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Ref, Selection
 from longshore.targets.pods import (
     LINGER_SECONDS,
-    REVISION_LABEL,
     SERVER_IMAGE,
     container_resources,
     container_security,
@@ -18,11 +17,10 @@ from longshore.targets.pods import (
     pod_security,
     scheduling,
 )
+from longshore.targets.routes import Lane
 from longshore.targets.workload import deployment_health
 
-__all__ = ["SERVICE_LABEL", "RestTarget"]
-
-SERVICE_LABEL: Final = "longshore.dev/service"
+__all__ = ["RestTarget"]
 
 _PORT: Final = 8080
 _DRAIN_SECONDS: Final = 20
@@ -35,7 +33,6 @@ class RestTarget:
     checked its digest: what does not come up never gets a request.
     """
 
-    name: ClassVar[str] = "rest"
     previews: ClassVar[bool] = False
 
     def render(self, release: Release) -> list[Manifest]:
@@ -47,12 +44,12 @@ class RestTarget:
         _check(release)
         service = release.service
         metadata = {
-            "name": service.name,
+            "name": release.object_name,
             "namespace": service.namespace,
             "labels": {**service.labels, SERVICE_LABEL: service.name},
             "annotations": dict(service.annotations),
         }
-        selector = {SERVICE_LABEL: service.name}
+        selector = {SERVICE_LABEL: release.object_name}
         return [
             {
                 "apiVersion": "apps/v1",
@@ -91,12 +88,21 @@ class RestTarget:
             Ref("v1", "Service", service.name, service.namespace),
         ]
 
-    def children(self, service: Service) -> Sequence[Selection]:
+    def children(self, release: Release) -> Sequence[Selection]:
         """The service's pods, and the events of the namespace."""
+        namespace = release.service.namespace
         return (
-            Selection("v1", "Pod", service.namespace, {SERVICE_LABEL: service.name}),
-            Selection("v1", "Event", service.namespace),
+            Selection("v1", "Pod", namespace, {SERVICE_LABEL: release.object_name}),
+            Selection("v1", "Event", namespace),
         )
+
+    def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
+        """None: a Deployment replaces its pods itself."""
+        return ()
+
+    def lane(self, release: Release) -> Lane:
+        """The Deployment's pods."""
+        return Lane({SERVICE_LABEL: release.object_name}, "http")
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
         """The verdict on the pods of the release's own revision."""
@@ -133,7 +139,11 @@ class RestTarget:
 def _check(release: Release) -> None:
     scaling, model = release.service.scaling, release.model
     if release.traffic.percent != 100:
-        raise InvalidValue("Traffic.percent", release.traffic.percent, "the platform 'rest' has no split: use 100")
+        raise InvalidValue(
+            "Traffic.percent",
+            release.traffic.percent,
+            "the platform 'rest' has no split of its own: give the service a router, or use 100",
+        )
     if scaling.min_replicas < 1:
         raise InvalidValue("Scaling.min_replicas", 0, "the platform 'rest' does not scale to zero: use at least 1")
     if scaling.max_replicas not in (None, scaling.min_replicas):

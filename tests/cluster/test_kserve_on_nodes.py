@@ -9,10 +9,10 @@ from harness.cluster import eventually
 from harness.load import Load
 from harness.pods import run_pod
 
-from longshore.deployment import delete_service, deploy_model, rollback_service
+from longshore.deployment import delete_service, deploy_model, promote_service, rollback_service
 from longshore.errors import DeployError
 from longshore.rbac import DEPLOYER, deployer_objects
-from longshore.spec import Endpoint, KServeOptions, Resources, Scaling, Service
+from longshore.spec import Endpoint, KServeOptions, Resources, Router, Scaling, Service, Traffic
 from longshore.targets.kserve import serving_runtime
 
 PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
@@ -62,8 +62,8 @@ def deploy(session):
     return run
 
 
-def load(cluster, service) -> Load:
-    url = f"http://penguins-predictor.{service.namespace}.svc/v1/models/penguins:predict"
+def load(cluster, service, address="penguins-predictor") -> Load:
+    url = f"http://{address}.{service.namespace}.svc/v1/models/penguins:predict"
     return Load(cluster, service.namespace, url, ROW)
 
 
@@ -128,6 +128,37 @@ def test_a_broken_update_leaves_the_old_pods_answering(real_kserve, service, sto
         assert requests.answers == {1}
         assert set(pods(real_kserve, service)) >= running
     assert answer(first.endpoint, ROW) == 1
+
+
+def test_a_part_of_the_requests_is_moved_copied_and_taken_back_without_losing_one(
+    real_kserve, service, stored_models, deploy, session, answer
+):
+    routed = replace(service, router=Router(kind="nginx", replicas=1))
+    where = {"platform": "kserve", "namespace": service.namespace, "session": session}
+    first = deploy(stored_models(1), routed)
+    assert answer(first.endpoint, ROW) == 1
+    with load(real_kserve, service, "penguins") as requests:
+        deploy(stored_models(2), routed, traffic=Traffic(percent=40))
+        settled = len(requests.read())
+        eventually(lambda: {"1.0", "2.0"} <= set(requests.read()[settled:]), "answers of both")
+        back = rollback_service("penguins", **where)
+        taken_back = len(requests.read())
+        eventually(lambda: len(requests.read()) > taken_back + 20, "more answers")
+        deploy(stored_models(2), routed, traffic=Traffic(percent=0, mirror_percent=100))
+        shadowed = len(requests.read())
+        shadow = promote_service("penguins", percent=30, **where)
+        assert served(real_kserve, service, shadow.release.revision) > 0
+        whole = promote_service("penguins", **where)
+        promoted = len(requests.read())
+        eventually(lambda: len(requests.read()) > promoted + 20, "more answers")
+    assert requests.failures == []
+    assert back.release.revision == first.release.revision
+    assert {float(line) for line in requests.lines[taken_back + 1 : shadowed]} == {1}
+    assert {float(line) for line in requests.lines[promoted + 1 :]} == {2}
+    assert whole.previous.revision == shadow.release.revision
+    running = [name for name in pods(real_kserve, replace(service, name=first.release.revision))]
+    assert running == []
+    delete_service("penguins", **where)
 
 
 def test_the_pipeline_deploys_from_a_pod_with_the_least_role(real_kserve, service, place, bucket, answer):

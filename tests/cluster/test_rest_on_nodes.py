@@ -15,8 +15,7 @@ from longshore.deployment import delete_service, deploy_model, observe_endpoint,
 from longshore.errors import ClusterError, ConfigError, DeployError
 from longshore.rbac import DEPLOYER, deployer_objects
 from longshore.spec import Endpoint, Resources, Scaling, Service
-from longshore.targets.base import Ref
-from longshore.targets.rest import SERVICE_LABEL
+from longshore.targets.base import SERVICE_LABEL, Ref
 from longshore.training import read_table
 from longshore.training.data import write_table
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from longshore.errors import DeployError, RegistryError
-from longshore.release import current_release, deploy, previous_release
+from longshore.release import current_release, deploy, previous_release, remove
 from longshore.spec import Endpoint, Health, ModelSource, Release, Service, Traffic
 from longshore.targets.base import Manifest, Ref, Selection
 
@@ -23,8 +23,6 @@ def release(version: str, percent: int = 100) -> Release:
 class Things:
     """A target with one object; a model version is healthy unless the test says otherwise."""
 
-    name = "things"
-
     def __init__(self, *, previews: bool) -> None:
         self.previews = previews
 
@@ -35,7 +33,10 @@ class Things:
     def objects(self, service: Service) -> list[Ref]:
         return [SERVICE]
 
-    def children(self, service: Service) -> Sequence[Selection]:
+    def children(self, release: Release) -> Sequence[Selection]:
+        return ()
+
+    def revisions(self, service: Service) -> Sequence[Selection]:
         return ()
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
@@ -86,6 +87,9 @@ class Memory:
         self, refs: Sequence[Ref], *, also: Sequence[Selection] = (), deadline: float
     ) -> Iterator[Sequence[Manifest]]:
         yield [copy.deepcopy(self.objects[ref]) for ref in refs]
+
+    def find(self, selection: Selection) -> Sequence[Manifest]:
+        return [copy.deepcopy(m) for m in self.objects.values() if m["kind"] == selection.kind]
 
     def delete(self, refs: Sequence[Ref]) -> None:
         for ref in refs:
@@ -303,3 +307,146 @@ def test_what_was_refused_before_it_changed_anything_needs_no_restoring(target):
         deploy(release("2"), target=target, runtime=refusing)
     assert failure.value.restored == first.revision
     assert current_release(SERVICE, refusing) == first
+
+
+class Lanes(Things):
+    """A target with an object for the service, and one for each revision beside it."""
+
+    def __init__(self) -> None:
+        super().__init__(previews=True)
+
+    def render(self, release: Release) -> list[Manifest]:
+        (service,) = super().render(release)
+        labels = {"longshore.dev/revision": release.revision}
+        lane = {**copy.deepcopy(service), "kind": "Lane", "metadata": {"name": release.revision, "labels": labels}}
+        service["spec"]["base"] = release.traffic.base
+        return [service, lane]
+
+    def revisions(self, service: Service) -> Sequence[Selection]:
+        return [Selection("test/v1", "Lane", service.namespace)]
+
+    def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
+        return replace(super().endpoint(release, observed), revision_url=f"http://{release.revision}")
+
+
+def lanes(runtime: Memory) -> set[str]:
+    """Model versions that have a lane."""
+    return {manifest["spec"]["version"] for ref, manifest in runtime.objects.items() if ref.kind == "Lane"}
+
+
+def shared(runtime: Memory) -> tuple[str, int, str | None]:
+    spec = runtime.objects[SERVICE]["spec"]
+    return spec["version"], spec["traffic"], spec["base"]
+
+
+ONE, TWO = release("1").revision, release("2").revision
+
+
+def test_a_part_of_the_requests_leaves_the_rest_where_they_were_until_it_is_promoted():
+    runtime, notes, asked = Memory(), Notes(), []
+
+    def go(*wanted):
+        deploy(
+            release(*wanted),
+            target=Lanes(),
+            runtime=runtime,
+            recorder=notes,
+            probe=lambda endpoint: asked.append(endpoint.url),
+        )
+
+    go("1")
+    asked.clear()
+    go("2", 20)
+    assert shared(runtime) == ("2", 20, ONE)
+    assert lanes(runtime) == {"1", "2"}
+    # the service's own address may be answered by either of them
+    assert asked == [f"http://{TWO}"] * 2
+    assert notes.said == [("serving", "1", None)]
+    go("2", 60)
+    assert shared(runtime) == ("2", 60, ONE)
+    go("2")
+    assert shared(runtime) == ("2", 100, None)
+    assert lanes(runtime) == {"2"}
+    assert asked[-1] == "http://service"
+    assert notes.said[-1][:2] == ("serving", "2")
+    assert previous_release(SERVICE, runtime) == release("1")
+
+
+def test_a_part_is_taken_back():
+    runtime = Memory()
+    for wanted in (release("1"), release("2", 20)):
+        deploy(wanted, target=Lanes(), runtime=runtime)
+    runtime.applied.clear()
+    deploy(previous_release(SERVICE, runtime), target=Lanes(), runtime=runtime)
+    assert shared(runtime) == ("1", 100, None)
+    assert lanes(runtime) == {"1"}
+    # tried out without traffic, it would leave all requests to the one that is taken back
+    assert set(runtime.applied) == {("1", 100)}
+
+
+def test_another_candidate_takes_the_place_of_the_one_before():
+    runtime = Memory()
+    for wanted in (release("1"), release("2", 20), release("3", 10)):
+        deploy(wanted, target=Lanes(), runtime=runtime)
+    assert shared(runtime) == ("3", 10, ONE)
+    assert lanes(runtime) == {"1", "3"}
+
+
+def test_a_promotion_that_fails_shares_out_as_before():
+    runtime = Memory()
+    for wanted in (release("1"), release("2", 20)):
+        deploy(wanted, target=Lanes(), runtime=runtime)
+
+    def slow(endpoint):
+        if endpoint.url == "http://service":
+            raise DeployError("too slow for all of them")
+
+    with pytest.raises(DeployError, match="too slow for all of them") as failure:
+        deploy(release("2"), target=Lanes(), runtime=runtime, probe=slow)
+    assert failure.value.restored == TWO
+    assert shared(runtime) == ("2", 20, ONE)
+    assert lanes(runtime) == {"1", "2"}
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_lane_that_does_not_come_up_is_taken_away(served):
+    runtime = Memory(broken={"2": "no"})
+    if served:
+        deploy(release("1"), target=Lanes(), runtime=runtime)
+    with pytest.raises(DeployError):
+        deploy(release("2", 20), target=Lanes(), runtime=runtime)
+    assert lanes(runtime) == ({"1"} if served else set())
+    assert (SERVICE in runtime.objects) == served
+
+
+def test_copies_of_requests_go_beside_what_serves():
+    runtime, notes = Memory(), Notes()
+    deploy(release("1"), target=Lanes(), runtime=runtime, recorder=notes)
+    shadow = replace(release("2"), traffic=Traffic(percent=0, mirror_percent=10))
+    done = deploy(shadow, target=Lanes(), runtime=runtime, recorder=notes)
+    assert done.release.traffic == Traffic(percent=0, mirror_percent=10, base=ONE)
+    assert lanes(runtime) == {"1", "2"}
+    assert current_release(SERVICE, runtime) == release("1")
+    assert notes.said == [("serving", "1", None)]
+    deploy(release("2"), target=Lanes(), runtime=runtime)
+    assert (serves(runtime), lanes(runtime)) == ("2", {"2"})
+
+
+def test_what_cannot_be_ended_does_not_undo_a_deploy():
+    class Keeps(Memory):
+        def delete(self, refs):
+            raise DeployError("its finalizer holds it")
+
+    runtime, said = Keeps(), []
+    for version in ("1", "2"):
+        deploy(release(version), target=Lanes(), runtime=runtime, on_progress=said.append)
+    assert serves(runtime) == "2"
+    assert said[-1] == "a revision that serves no more could not be ended: its finalizer holds it"
+
+
+def test_nothing_is_left_of_a_service_that_is_removed():
+    runtime = Memory()
+    for wanted in (release("1"), release("2", 20)):
+        deploy(wanted, target=Lanes(), runtime=runtime)
+    remove(Service(name="iris"), target=Lanes(), runtime=runtime)
+    assert runtime.objects == {}

@@ -20,10 +20,10 @@ from longshore.spec import (
     Toleration,
     Traffic,
 )
-from longshore.targets.base import APPLIED_ANNOTATION, PREVIOUS_ANNOTATION, RELEASE_ANNOTATION, Ref
+from longshore.targets.base import APPLIED_ANNOTATION, PREVIOUS_ANNOTATION, RELEASE_ANNOTATION, REVISION_LABEL, Ref
 from longshore.targets.kserve import KServeTarget, serving_runtime
-from longshore.targets.kserve_health import SERVICE_LABEL
-from longshore.targets.pods import REVISION_LABEL, SERVER_IMAGE
+from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL
+from longshore.targets.pods import SERVER_IMAGE
 
 MODEL = ModelSource(
     uri="s3://models/iris/3", format="sklearn", name="flowers", version="3", digest="sha256:" + "a" * 64
@@ -310,7 +310,7 @@ def deployment(wanted=RELEASE, *, revision=None, asked=1, replicas=1, updated=1,
 
 def pod(name="p", *, revision=RELEASE.revision, component="predictor", waiting=None, **labels):
     state = {"name": "kserve-container", "image": "x", "state": {"waiting": waiting} if waiting else {}}
-    labels = {SERVICE_LABEL: "iris", "component": component, REVISION_LABEL: revision, **labels}
+    labels = {INFERENCE_SERVICE_LABEL: "iris", "component": component, REVISION_LABEL: revision, **labels}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -573,7 +573,7 @@ def test_the_verdict_in_knative_mode(what):
 
 
 def test_the_children_are_what_the_mode_makes():
-    kinds = [child.kind for child in KServeTarget().children(SERVICE)]
+    kinds = [child.kind for child in KServeTarget().children(RELEASE)]
     assert kinds == ["Deployment", "Pod", "Event"]
-    kinds = [(child.api_version, child.kind) for child in KServeTarget().children(replace(SERVICE, kserve=KNATIVE))]
+    kinds = [(child.api_version, child.kind) for child in KServeTarget().children(release(options=KNATIVE))]
     assert kinds[:2] == [("serving.knative.dev/v1", "Service"), ("serving.knative.dev/v1", "Revision")]

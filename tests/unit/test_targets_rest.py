@@ -6,8 +6,9 @@ import pytest
 
 from longshore.errors import InvalidValue
 from longshore.spec import HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic
-from longshore.targets.pods import REVISION_LABEL, SERVER_IMAGE
-from longshore.targets.rest import SERVICE_LABEL, RestTarget
+from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL
+from longshore.targets.pods import SERVER_IMAGE
+from longshore.targets.rest import RestTarget
 
 MODEL = ModelSource(uri="s3://models/iris/3", format="sklearn", name="iris", version="3", digest="sha256:" + "a" * 64)
 SERVICE = Service(
@@ -159,6 +160,6 @@ def test_the_endpoint_is_the_services_name_in_dns():
 
 
 def test_the_children_are_the_services_pods_and_the_events_of_its_namespace():
-    pods, events = RestTarget().children(SERVICE)
+    pods, events = RestTarget().children(RELEASE)
     assert (pods.kind, pods.namespace, dict(pods.labels)) == ("Pod", "prod", {SERVICE_LABEL: "iris"})
     assert (events.kind, events.namespace) == ("Event", "prod")

@@ -54,6 +54,7 @@ PEERS = {
         "docker.io/kserve/storage-initializer:v0.20.0",
         ["python/storage-initializer/scripts/initializer-entrypoint"],
     ),
+    "nginx": ("docker.io/nginxinc/nginx-unprivileged:1.28", []),
 }
 """Images of others, from tests/cluster/images: their names, and files of KServe's module that they take."""
 

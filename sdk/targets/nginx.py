@@ -1,0 +1,219 @@
+"""An Nginx of a service's own that shares its requests out: a Deployment, configured in its pods' annotation.
+
+The configuration travels in the pod template (Kubernetes' downward API makes a file of it), so that a change of it is
+a rollout like any other: pods of before keep theirs until the last one has gone, and taking it back is a rollout too.
+
+Sources: nginx.org, ngx_http_split_clients_module and ngx_http_mirror_module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from longshore.spec import Health, HealthState, Router, Service
+from longshore.targets.base import SERVICE_LABEL, Manifest, Ref, Selection
+from longshore.targets.pods import LINGER_SECONDS, container_security, pod_security
+from longshore.targets.workload import deployment_health
+
+__all__ = [
+    "NGINX_IMAGE",
+    "NGINX_PORT",
+    "ROUTE_LABEL",
+    "nginx_configuration",
+    "nginx_deployment",
+    "nginx_health",
+    "nginx_pods",
+    "nginx_ref",
+]
+
+NGINX_IMAGE: Final = "docker.io/nginxinc/nginx-unprivileged:1.28"
+"""The official image that needs no root."""
+
+NGINX_PORT: Final = 8080
+"""Port of the pods."""
+
+ROUTE_LABEL: Final = "longshore.dev/route"
+"""Label of the pods: the service that they are in front of."""
+
+_SETTING_LABEL: Final = "longshore.dev/route-setting"
+_CONFIGURATION: Final = "longshore.dev/nginx.conf"
+_DIRECTORY: Final = "/etc/longshore"
+_READY: Final = "/-/nginx/ready"
+_MIRROR: Final = "/-/nginx/mirror"
+# the model server's own limit
+_BODY_LIMIT: Final = "32m"
+
+_WHOLE: Final = """\
+daemon off;
+worker_processes 2;
+error_log stderr warn;
+pid /tmp/nginx.pid;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path /tmp/body;
+    proxy_temp_path /tmp/proxy;
+    fastcgi_temp_path /tmp/fastcgi;
+    uwsgi_temp_path /tmp/uwsgi;
+    scgi_temp_path /tmp/scgi;
+    client_max_body_size {body_limit};
+    client_body_buffer_size 1m;
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_set_header Host $host;
+    proxy_set_header X-Request-ID $request_id;
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_read_timeout {timeout_seconds}s;
+{parts}
+    server {{
+        listen {port};
+        location = {ready} {{ return 200; }}
+{locations}
+    }}
+}}
+"""
+
+_SERVE: Final = """\
+        location / {{
+            add_header X-Longshore-Revision $revision always;
+{mirror}            proxy_pass http://$revision;
+        }}"""
+
+# a location that is for Nginx itself only; an answer of its own makes no copy
+_COPY: Final = """\
+        location = {mirror} {{
+            internal;
+            if ($copy = "") {{ return 204; }}
+            proxy_pass http://$copy$request_uri;
+        }}"""
+
+
+def nginx_configuration(
+    shares: Mapping[str, int],
+    hosts: Mapping[str, str],
+    mirror: tuple[str, int] | None = None,
+    *,
+    timeout_seconds: int = 60,
+) -> str:
+    """Nginx's configuration.
+
+    Args:
+        shares: Percent of the requests by revision; together 100.
+        hosts: Host of each revision, with its port if it is not 80; that of the mirrored one, too.
+        mirror: The revision that gets copies, and of how many percent of the requests.
+        timeout_seconds: For a part of an answer.
+    """
+    parts = [f"upstream {revision} {{ server {host}; keepalive 32; }}" for revision, host in sorted(hosts.items())]
+    # the last one takes what is left, and with it what rounding leaves
+    *some, (last, _) = shares.items()
+    parts.append(_split("$request_id", "revision", dict(some), last))
+    locations = [_SERVE.format(mirror=f"            mirror {_MIRROR};\n" if mirror else "")]
+    if mirror is not None:
+        revision, percent = mirror
+        # drawn anew: which requests are copied must not depend on who answers them
+        given = ({}, revision) if percent == 100 else ({revision: percent}, '""')
+        parts.append(_split("mirror$request_id", "copy", *given))
+        locations.append(_COPY.format(mirror=_MIRROR))
+    return _WHOLE.format(
+        body_limit=_BODY_LIMIT,
+        timeout_seconds=timeout_seconds,
+        port=NGINX_PORT,
+        ready=_READY,
+        parts="\n".join(f"    {part}" for part in parts),
+        locations="\n".join(locations),
+    )
+
+
+def _split(key: str, variable: str, shares: Mapping[str, int], rest: str) -> str:
+    lines = "".join(f"{percent}% {value}; " for value, percent in shares.items())
+    return f'split_clients "{key}" ${variable} {{ {lines}* {rest}; }}'
+
+
+def nginx_ref(service: Service) -> Ref:
+    """The Deployment."""
+    return Ref("apps/v1", "Deployment", f"{service.name}-route", service.namespace)
+
+
+def nginx_pods(service: Service) -> Selection:
+    """Its pods."""
+    return Selection("v1", "Pod", service.namespace, {ROUTE_LABEL: service.name})
+
+
+def nginx_deployment(service: Service, router: Router, configuration: str) -> Manifest:
+    """The Deployment, whose pods have no more than they need and answer until every node knows that they leave."""
+    ref = nginx_ref(service)
+    selector = {ROUTE_LABEL: service.name}
+    container: dict[str, Any] = {
+        "name": "nginx",
+        "image": router.image or NGINX_IMAGE,
+        # its default log is none that it could write to
+        "command": ["nginx", "-e", "stderr", "-c", f"{_DIRECTORY}/nginx.conf"],
+        "ports": [{"name": "http", "containerPort": NGINX_PORT, "protocol": "TCP"}],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "readinessProbe": {"httpGet": {"path": _READY, "port": "http"}, "periodSeconds": 1},
+        "livenessProbe": {"httpGet": {"path": _READY, "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 6},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LINGER_SECONDS)]}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "configuration", "mountPath": _DIRECTORY, "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+        ],
+        "securityContext": {**container_security(), "readOnlyRootFilesystem": True},
+    }
+    file = {"path": "nginx.conf", "fieldRef": {"fieldPath": f"metadata.annotations['{_CONFIGURATION}']"}}
+    return {
+        "apiVersion": ref.api_version,
+        "kind": ref.kind,
+        "metadata": {
+            "name": ref.name,
+            "namespace": ref.namespace,
+            "labels": {**service.labels, SERVICE_LABEL: service.name},
+            "annotations": dict(service.annotations),
+        },
+        "spec": {
+            "replicas": router.replicas,
+            "revisionHistoryLimit": 3,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": selector},
+            "template": {
+                "metadata": {
+                    "labels": {**service.labels, **selector, _SETTING_LABEL: _setting(configuration)},
+                    "annotations": {_CONFIGURATION: configuration},
+                },
+                "spec": {
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": pod_security(),
+                    "containers": [container],
+                    "volumes": [
+                        {"name": "configuration", "downwardAPI": {"items": [file]}},
+                        {"name": "scratch", "emptyDir": {}},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def nginx_health(service: Service, configuration: str, observed: Sequence[Manifest]) -> Health:
+    """Whether all pods share requests out by this configuration, and none by another any more."""
+    name = nginx_ref(service).name
+    deployment = next((m for m in observed if m["kind"] == "Deployment" and m["metadata"]["name"] == name), None)
+    if deployment is None:
+        return Health.progressing(f"the Deployment {name} is not there yet")
+    setting = _setting(configuration)
+    if deployment["spec"]["template"]["metadata"]["labels"].get(_SETTING_LABEL) != setting:
+        return Health.failed(f"somebody else changed the Deployment {name}: it does not share requests out as asked")
+    pods = [m for m in observed if m["kind"] == "Pod" and ROUTE_LABEL in m["metadata"].get("labels", {})]
+    ours = [pod for pod in pods if pod["metadata"]["labels"].get(_SETTING_LABEL) == setting]
+    events = [m for m in observed if m["kind"] == "Event"]
+    health = deployment_health(deployment, ours, events)
+    if health.state is HealthState.READY and len(ours) < len(pods):
+        return Health.progressing(f"{len(pods) - len(ours)} pods of {name} that share out as before are ending")
+    return health
+
+
+def _setting(configuration: str) -> str:
+    return hashlib.sha256(configuration.encode()).hexdigest()[:12]
