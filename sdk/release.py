@@ -193,7 +193,10 @@ class _Attempt:
         """Bring the release up, first without traffic where that is possible, and probe it."""
         before = self.previous
         serves_already = before is not None and release.revision in (before.revision, before.traffic.base)
-        if self.target.previews and release.traffic.percent > 0 and not serves_already:
+        if before is not None and before.traffic.base == release.revision and not self.target.revisions(self.service):
+            # what is taken back gets nothing any more while the platform starts what served before once again
+            self.bring_up(replace(before, traffic=Traffic(percent=0, base=before.traffic.base)))
+        if self.target.previews(self.service) and release.traffic.percent > 0 and not serves_already:
             candidate = self.bring_up(_beside(replace(release, traffic=Traffic(percent=0)), self.previous))
             self._probe(probe, replace(candidate, url=candidate.revision_url or candidate.url))
         endpoint = self.bring_up(release)

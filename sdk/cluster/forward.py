@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 from longshore.cluster.session import Resource, Session
 from longshore.errors import ClusterError
 from longshore.spec import Endpoint
+from longshore.targets.base import REVISION_LABEL
 
 __all__ = ["forwarded"]
 
 _SERVICES: Final = Resource("v1", "Service", "services", namespaced=True)
 _PODS: Final = Resource("v1", "Pod", "pods", namespaced=True)
 _CHUNK: Final = 65536
+# of the proxy that Knative puts in front of a server
+_KNATIVE_PORT: Final = "queue-port"
 
 
 @contextlib.contextmanager
@@ -36,17 +39,21 @@ def forwarded(session: Session, endpoint: Endpoint) -> Iterator[Endpoint]:
         yield endpoint
         return
     (service, namespace), url = endpoint.in_cluster, urlsplit(endpoint.url)
-    pod, port = _pod_behind(session, namespace, service, url.port or 80)
+    pod, port = _pod_behind(session, namespace, service, url.port or 80, endpoint.revision)
     with _Listener(session, namespace, pod, port) as local:
         yield replace(endpoint, url=f"{url.scheme}://127.0.0.1:{local.port}{url.path}", revision_url=None)
 
 
-def _pod_behind(session: Session, namespace: str, service: str, port: int) -> tuple[str, int]:
+def _pod_behind(session: Session, namespace: str, service: str, port: int, revision: str) -> tuple[str, int]:
     """A ready pod that a service sends requests to, and the port there."""
     subject = f"Service {namespace}/{service}"
     spec = session.request("GET", _SERVICES.path(namespace, service), subject)["spec"]
-    target = next((entry.get("targetPort", port) for entry in spec["ports"] if entry["port"] == port), port)
-    labels = ",".join(f"{key}={value}" for key, value in (spec.get("selector") or {}).items())
+    target = next((entry.get("targetPort", port) for entry in spec.get("ports") or () if entry["port"] == port), port)
+    selector = spec.get("selector")
+    if not selector:
+        # it leads to an ingress, as Knative's do, and only the revision's own pods can be told from here
+        selector, target = {REVISION_LABEL: revision}, _KNATIVE_PORT
+    labels = ",".join(f"{key}={value}" for key, value in selector.items())
     pods = session.request("GET", _PODS.path(namespace), f"the pods behind {subject}", query={"labelSelector": labels})
     for pod in pods["items"]:
         conditions = (pod.get("status") or {}).get("conditions") or ()

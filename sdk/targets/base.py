@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from longshore.spec import Endpoint, Health, Release, Service
 
@@ -100,8 +100,9 @@ class Selection:
 class Target(Protocol):
     """A serving platform, as pure functions."""
 
-    previews: ClassVar[bool]
-    """Whether a revision can run at its own address before it gets traffic."""
+    def previews(self, service: Service) -> bool:
+        """Whether a revision can run at its own address before it gets traffic."""
+        ...
 
     def render(self, release: Release) -> list[Manifest]:
         """The objects that make ``release`` so. The same release gives the same objects."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from longshore.errors import InvalidValue
@@ -49,8 +49,9 @@ _PORT: Final = 8080
 _AGENT_PORT: Final = 9081
 _DRAIN_SECONDS: Final = 20
 _HOST_LABEL: Final = 63
-# of what Knative makes of the name: NAME-transformer-00001-deployment is cut, NAME-transformer-00001 is not
-_KNATIVE_NAME: Final = _HOST_LABEL - len("-transformer-00001")
+_TAG: Final = "latest"
+# of what Knative makes of the name: NAME-transformer-00001-deployment is cut, these are not
+_KNATIVE_NAME: Final = _HOST_LABEL - max(len("-transformer-00001"), len(f"{_TAG}--transformer"))
 _MASK: Final = "-"
 _SCHEMES: Final = frozenset(
     {"abfs", "file", "gs", "hdfs", "hf", "http", "https", "oci", "oci+native", "pvc", "s3", "wasb", "webhdfs"}
@@ -180,12 +181,14 @@ class KServeTarget:
         version: KServe's version in the cluster, major and minor; what it cannot do is refused.
     """
 
-    previews: ClassVar[bool] = False
-
     def __init__(self, version: tuple[int, int] = NEWEST_VERSION) -> None:
         if version < _OLDEST_VERSION:
             raise InvalidValue("KServe version", ".".join(map(str, version)), "longshore knows KServe from 0.15 on")
         self.version = version
+
+    def previews(self, service: Service) -> bool:
+        """In Knative mode, where a revision without traffic has an address by its tag."""
+        return service.kserve is not None and service.kserve.mode == "Knative"
 
     def render(self, release: Release) -> list[Manifest]:
         """The InferenceService.
@@ -199,6 +202,8 @@ class KServeTarget:
         if options.storage_secret is not None:
             annotations[f"{_GROUP}/storageSecretName"] = options.storage_secret
         labels = dict(service.labels)
+        if options.mode == "Knative":
+            annotations[f"{_GROUP}/enable-tag-routing"] = "true"
         if release.lane is not None:
             # clients come in by the router in front of it
             labels["networking.kserve.io/visibility"] = "cluster-local"
@@ -260,14 +265,15 @@ class KServeTarget:
         service, options = release.service, _options(release)
         status = next((m.get("status") or {} for m in observed if m["kind"] == _KIND), {})
         entry = "transformer" if options.transformer is not None else "predictor"
-        usual = f"http://{release.object_name}-{entry}.{service.namespace}.svc.cluster.local"
+        host = f"{release.object_name}-{entry}.{service.namespace}.svc.cluster.local"
         runtime = self._runtime(release, options)
         return Endpoint(
             name=service.name,
-            url=(status.get("address") or {}).get("url") or usual,
+            url=(status.get("address") or {}).get("url") or f"http://{host}",
             # the other servers are told the service's name only
             model=release.model.name if runtime is _OWN else service.name,
             revision=release.revision,
+            revision_url=f"http://{_TAG}-{host}" if options.mode == "Knative" else None,
             protocols=runtime.protocols if runtime is not None else (options.protocol or "v1",),
             takes="rows" if runtime is _OWN else "tensors",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, Release, Service
@@ -19,7 +19,9 @@ _DRAIN_SECONDS: Final = 10
 class LocalTarget:
     """Renders a release as one ``ModelServer`` object; see :class:`longshore.targets.base.Target`."""
 
-    previews: ClassVar[bool] = True
+    def previews(self, service: Service) -> bool:  # noqa: ARG002
+        """Yes: a process of its own."""
+        return True
 
     def render(self, release: Release) -> list[Manifest]:
         """One object: the revision that shall run, and whether it serves.

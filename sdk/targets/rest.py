@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, HealthState, Release, Service
@@ -33,7 +33,9 @@ class RestTarget:
     checked its digest: what does not come up never gets a request.
     """
 
-    previews: ClassVar[bool] = False
+    def previews(self, service: Service) -> bool:  # noqa: ARG002
+        """No: a Deployment replaces its pods."""
+        return False
 
     def render(self, release: Release) -> list[Manifest]:
         """The Deployment and the Service.

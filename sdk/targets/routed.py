@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Final, Protocol
+from typing import Final, Protocol
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, HealthState, Release, Router, Service, Traffic
@@ -41,10 +41,12 @@ class RoutedTarget:
         inner: The platform.
     """
 
-    previews: ClassVar[bool] = True
-
     def __init__(self, inner: LaneTarget) -> None:
         self._inner: Final = inner
+
+    def previews(self, service: Service) -> bool:  # noqa: ARG002
+        """Yes: in its lane."""
+        return True
 
     def render(self, release: Release) -> list[Manifest]:
         """The service's address, what shares its requests out, and the revision with its lane.

@@ -17,15 +17,20 @@ NEXT = replace(MODEL, uri="s3://models/iris/2")
 
 
 @pytest.fixture
-def service(kserve, fleet, namespace):
+def knative(kserve, fleet):
+    with Knative(fleet) as knative:
+        yield knative
+
+
+@pytest.fixture
+def service(knative, fleet, namespace) -> Service:
     fleet.apply(serving_runtime(namespace))
-    with Knative(fleet):
-        yield Service(
-            name="iris",
-            namespace=namespace,
-            resources=Resources(cpu="10m", memory="64Mi"),
-            kserve=KServeOptions(mode="Knative"),
-        )
+    return Service(
+        name="iris",
+        namespace=namespace,
+        resources=Resources(cpu="10m", memory="64Mi"),
+        kserve=KServeOptions(mode="Knative"),
+    )
 
 
 @pytest.fixture
@@ -38,29 +43,45 @@ def bring_up(runtime):
     return run
 
 
-def traffic(runtime, service) -> dict[str, int]:
+def entries(runtime, service):
     ref = Ref("serving.knative.dev/v1", "Service", "iris-predictor", service.namespace)
-    return {entry["revisionName"]: entry["percent"] for entry in runtime.get(ref)["status"]["traffic"]}
+    return runtime.get(ref)["status"]["traffic"]
 
 
-def test_a_canary_is_promoted_without_a_new_revision(service, bring_up, runtime):
+def traffic(runtime, service) -> dict[str, int]:
+    return {entry["revisionName"]: entry["percent"] for entry in entries(runtime, service)}
+
+
+def tags(runtime, service) -> dict[str, str]:
+    return {entry["tag"]: entry["revisionName"] for entry in entries(runtime, service)}
+
+
+def test_a_canary_is_promoted_without_a_new_revision(service, bring_up, runtime, knative):
     bring_up(service)
     assert traffic(runtime, service) == {"iris-predictor-00001": 100}
     canary = bring_up(service, NEXT, 20)
+    # it came up without traffic, where it has an address by its tag
+    assert {"iris-predictor-00002": 0, "iris-predictor-00001": 100} in knative.history
+    host = f"iris-predictor.{service.namespace}.svc.cluster.local"
+    assert canary.endpoint.revision_url == f"http://latest-{host}"
+    assert tags(runtime, service) == {"latest": "iris-predictor-00002", "prev": "iris-predictor-00001"}
     assert traffic(runtime, service) == {"iris-predictor-00002": 20, "iris-predictor-00001": 80}
     whole = bring_up(service, NEXT)
     assert whole.release.revision == canary.release.revision
     assert traffic(runtime, service) == {"iris-predictor-00002": 100}
 
 
-def test_a_canary_is_taken_back(service, bring_up, runtime):
+def test_a_canary_is_taken_back(service, bring_up, runtime, knative):
     first = bring_up(service)
     bring_up(service, NEXT, 20)
+    knative.history.clear()
     back = bring_up(service)
     assert back.release == first.release
     (revision,) = traffic(runtime, service)
     found = runtime.get(Ref("serving.knative.dev/v1", "Revision", revision, service.namespace))
     assert found["metadata"]["labels"]["longshore.dev/revision"] == first.release.revision
+    # at once, while what served before starts anew
+    assert knative.history[0] == {"iris-predictor-00002": 0, "iris-predictor-00001": 100}
 
 
 def test_a_revision_that_never_gets_ready_gets_no_traffic(service, bring_up, runtime):

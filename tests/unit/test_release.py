@@ -24,7 +24,10 @@ class Things:
     """A target with one object; a model version is healthy unless the test says otherwise."""
 
     def __init__(self, *, previews: bool) -> None:
-        self.previews = previews
+        self._previews = previews
+
+    def previews(self, service: Service) -> bool:
+        return self._previews
 
     def render(self, release: Release) -> list[Manifest]:
         spec = {"revision": release.revision, "traffic": release.traffic.percent, "version": release.model.version}
@@ -51,7 +54,7 @@ class Things:
         return Endpoint(
             name="iris",
             url="http://service",
-            revision_url=f"http://{release.revision}" if self.previews else None,
+            revision_url=f"http://{release.revision}" if self._previews else None,
             model="iris",
             revision=release.revision,
         )
@@ -140,8 +143,8 @@ def test_a_first_deploy_serves_and_is_recorded(target):
     assert serves(runtime) == "1"
     assert notes.said == [("serving", "1", None)]
     candidate = f"http://{done.release.revision}"
-    assert asked == ([candidate, "http://service"] if target.previews else ["http://service"])
-    assert runtime.applied == ([("1", 0), ("1", 100)] if target.previews else [("1", 100)])
+    assert asked == ([candidate, "http://service"] if target.previews(Service(name="iris")) else ["http://service"])
+    assert runtime.applied == ([("1", 0), ("1", 100)] if target.previews(Service(name="iris")) else [("1", 100)])
 
 
 def test_objects_say_who_made_them():
@@ -169,7 +172,7 @@ def test_a_broken_revision_is_told_and_what_served_is_restored(target):
     assert serves(runtime) == "1"
     assert runtime.applied[-1] == ("1", 100)
     assert notes.said == [("failed", "2", "1", "CrashLoopBackOff: no module named x")]
-    if target.previews:
+    if target.previews(Service(name="iris")):
         assert ("2", 100) not in runtime.applied
 
 
@@ -382,6 +385,15 @@ def test_a_part_is_taken_back():
     assert lanes(runtime) == {"1"}
     # tried out without traffic, it would leave all requests to the one that is taken back
     assert set(runtime.applied) == {("1", 100)}
+
+
+def test_where_what_served_starts_anew_the_part_is_withdrawn_first(target):
+    runtime = Memory()
+    for wanted in (release("1"), release("2", 20)):
+        deploy(wanted, target=target, runtime=runtime)
+    runtime.applied.clear()
+    deploy(release("1"), target=target, runtime=runtime)
+    assert runtime.applied == [("2", 0), ("1", 100)]
 
 
 def test_another_candidate_takes_the_place_of_the_one_before():

@@ -222,7 +222,7 @@ REFUSED = {
         release(scaling=Scaling(max_replicas=2, metric="memory"), options=KNATIVE),
         "Knative scales by concurrency, rps or cpu",
     ),
-    "a name too long for Knative": (release(name="a" * 46, options=KNATIVE), "at most 45 characters"),
+    "a name too long for Knative": (release(name="a" * 46, options=KNATIVE), "at most 44 characters"),
     "a host name too long": (release(name="a" * 40, namespace="b" * 20), "which has 73 characters"),
     "a claim without a name": (release(replace(MODEL, uri="pvc:///x")), "pvc://CLAIM/PATH"),
 }

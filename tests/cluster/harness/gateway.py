@@ -35,8 +35,8 @@ def install_route_kinds(cluster: Cluster) -> None:
             if definition and definition["spec"]["names"]["kind"] in wanted:
                 definition.pop("status", None)
                 cluster.apply(definition)
-    for root, kind in ((_ROUTES, "httproutes"), (_VIRTUAL_SERVICES, "virtualservices")):
-        eventually(lambda root=root, kind=kind: cluster.get(f"{root}/{kind}") is not None, kind)
+    paths = (f"{_ROUTES}/httproutes", f"{_VIRTUAL_SERVICES}/virtualservices")
+    eventually(lambda: all(cluster.get(path) is not None for path in paths), "the kinds of routes")
 
 
 class Gateway:

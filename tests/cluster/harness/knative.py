@@ -30,6 +30,9 @@ class Knative:
 
     Args:
         cluster: A cluster with Knative's CRDs and nodes.
+
+    Attributes:
+        history: Percent of the requests by revision, each time that a Service's traffic was changed.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -37,6 +40,7 @@ class Knative:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="knative")
         self.failure: Exception | None = None
+        self.history: list[dict[str, int]] = []
 
     def __enter__(self) -> Knative:
         # KServe reads its settings
@@ -95,6 +99,7 @@ class Knative:
                 status["conditions"] = _conditions(configurations="True", routes="True")
             else:
                 status["traffic"] = wanted
+                self.history.append({entry["revisionName"]: entry["percent"] for entry in wanted})
                 status["conditions"] = _conditions(configurations="True", routes="Unknown")
         self._write(service, status)
         if status.get("conditions", [{}])[0].get("status") == "True":
