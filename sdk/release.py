@@ -171,10 +171,14 @@ def _beside(release: Release, previous: Release | None) -> Release:
 
 
 def _outlived(service: Service, target: Target, runtime: Runtime, keep: Collection[str | None]) -> list[Ref]:
-    """Objects of revisions that nobody asks any more."""
-    found = (manifest for selection in target.revisions(service) for manifest in runtime.find(selection))
-    labelled = ((manifest, (manifest["metadata"].get("labels") or {}).get(REVISION_LABEL)) for manifest in found)
-    return [Ref.of(manifest) for manifest, revision in labelled if revision is not None and revision not in keep]
+    """Objects of revisions that nobody asks any more; what a platform has made of one goes with it."""
+    outlived = []
+    for manifest in (manifest for selection in target.revisions(service) for manifest in runtime.find(selection)):
+        metadata = manifest["metadata"]
+        revision = (metadata.get("labels") or {}).get(REVISION_LABEL)
+        if revision is not None and revision not in keep and not metadata.get("ownerReferences"):
+            outlived.append(Ref.of(manifest))
+    return outlived
 
 
 @dataclass(frozen=True)

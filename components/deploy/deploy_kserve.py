@@ -22,6 +22,8 @@ def deploy_kserve(
     scale_target: int = 80,
     autoscaler: Optional[str] = None,
     traffic_percent: int = 100,
+    mirror_percent: int = 0,
+    router: Optional[Dict[str, Any]] = None,
     cpu: Optional[str] = None,
     memory: Optional[str] = None,
     gpu: int = 0,
@@ -66,7 +68,11 @@ def deploy_kserve(
         scale_metric: ``cpu`` or ``memory`` in percent of the request; in Knative mode also ``concurrency`` and ``rps``.
         scale_target: The value of that metric that scaling aims at.
         autoscaler: ``hpa``, ``keda`` or ``external`` in Standard mode.
-        traffic_percent: Share of the requests for this revision, in Knative mode; the rest stays where it was.
+        traffic_percent: Share of the requests for this revision; the rest stays where it was. Standard mode needs a
+            router for it. At 0 the revision can be asked at its own address only.
+        mirror_percent: Share of the requests that it gets a copy of, with ``traffic_percent`` 0 and a router.
+        router: Shares the requests out in Standard mode: a mapping with ``kind`` (``nginx``, ``gateway-api`` or
+            ``istio``) and, if need be, ``gateway``, ``hosts``, ``url``, ``replicas`` and ``image``.
         cpu: CPU that a pod requests, such as ``500m``.
         memory: Memory that a pod requests and is limited to, such as ``1Gi``.
         gpu: GPUs of a pod.
@@ -105,7 +111,16 @@ def deploy_kserve(
     """
     from longshore.artifacts import read_model, write_endpoint
     from longshore.deployment import default_namespace, deploy_model
-    from longshore.spec import KServeOptions, Resources, Scaling, Service, Toleration, Traffic, from_plain
+    from longshore.spec import (
+        KServeOptions,
+        Resources,
+        Router,
+        Scaling,
+        Service,
+        Toleration,
+        Traffic,
+        from_plain,
+    )
     from longshore.targets.kserve import parse_version
 
     options = {
@@ -140,13 +155,14 @@ def deploy_kserve(
         image=image,
         node_selector=node_selector or {},
         tolerations=[from_plain(Toleration, one) for one in tolerations or ()],
+        router=None if router is None else from_plain(Router, router),
         kserve=from_plain(KServeOptions, options),
     )
     done = deploy_model(
         read_model(model),
         service,
         platform="kserve",
-        traffic=Traffic(percent=traffic_percent),
+        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent),
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,
         patience_seconds=patience_seconds,

@@ -1,6 +1,6 @@
 """Serve a model on the platform of one's choice."""
 
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from kfp.dsl import Artifact, Input, Model, Output
 
@@ -23,6 +23,9 @@ def deploy_model(
     storage_secret: Optional[str] = None,
     service_account: Optional[str] = None,
     image: Optional[str] = None,
+    traffic_percent: int = 100,
+    mirror_percent: int = 0,
+    router: Optional[Dict[str, Any]] = None,
     registry: Optional[str] = None,
     timeout_seconds: int = 600,
     patience_seconds: int = 30,
@@ -52,6 +55,11 @@ def deploy_model(
             by default those of the service account.
         service_account: Kubernetes service account of the serving pods.
         image: Container image of the server, for a registry of one's own.
+        traffic_percent: Share of the requests for this revision; the rest stays where it was. It needs a router.
+        mirror_percent: Share of the requests that it gets a copy of, with ``traffic_percent`` 0 and a router.
+        router: Shares the requests out to revisions that run beside each other on Kubernetes: a mapping with ``kind``
+            (``nginx``, ``gateway-api`` or ``istio``) and, if need be, ``gateway``, ``hosts``, ``url``, ``replicas`` and
+            ``image``.
         registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
         timeout_seconds: For the revision to become ready.
         patience_seconds: For what stalls the revision from outside to end: a full cluster, a used-up quota.
@@ -69,7 +77,7 @@ def deploy_model(
     """
     from longshore.artifacts import read_model, write_endpoint
     from longshore.deployment import default_namespace, deploy_model
-    from longshore.spec import KServeOptions, Resources, Scaling, Service
+    from longshore.spec import KServeOptions, Resources, Router, Scaling, Service, Traffic, from_plain
 
     service = Service(
         name=name,
@@ -81,12 +89,14 @@ def deploy_model(
         secrets=secrets or (),
         service_account=service_account,
         image=image,
+        router=None if router is None else from_plain(Router, router),
         kserve=None if storage_secret is None else KServeOptions(storage_secret=storage_secret),
     )
     done = deploy_model(
         read_model(model),
         service,
         platform=platform,
+        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent),
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,
         patience_seconds=patience_seconds,

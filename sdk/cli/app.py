@@ -25,6 +25,8 @@ _COMMANDS: Final = {
     "components": ("longshore.cli.catalogue", "List the components, or describe one."),
     "compile": ("longshore.cli.catalogue", "Write a pipeline or component as Kubeflow YAML."),
     "local": ("longshore.cli.local", "Look after the servers on this machine."),
+    "promote": ("longshore.cli.traffic", "Move requests of a service to the revision deployed last."),
+    "rollback": ("longshore.cli.traffic", "Serve again what a service served before."),
     "rbac": ("longshore.cli.rbac", "Write the Role that a deploying step needs."),
     "runtime": ("longshore.cli.runtime", "Write KServe's runtime for what longshore has packaged."),
     "doctor": ("longshore.cli.doctor", "Say what is missing for what, and how to get it."),

@@ -456,6 +456,17 @@ def test_what_cannot_be_ended_does_not_undo_a_deploy():
     assert said[-1] == "a revision that serves no more could not be ended: its finalizer holds it"
 
 
+def test_what_a_platform_made_of_a_lane_is_left_to_the_platform():
+    runtime = Memory()
+    deploy(release("1"), target=Lanes(), runtime=runtime)
+    labels = {"longshore.dev/revision": ONE}
+    metadata = {"name": "made", "labels": labels, "ownerReferences": [{"kind": "Lane", "name": ONE}]}
+    made = {"apiVersion": "test/v1", "kind": "Lane", "metadata": metadata, "spec": {"version": "made"}}
+    runtime.objects[Ref.of(made)] = made
+    deploy(release("2"), target=Lanes(), runtime=runtime)
+    assert lanes(runtime) == {"2", "made"}
+
+
 def test_nothing_is_left_of_a_service_that_is_removed():
     runtime = Memory()
     for wanted in (release("1"), release("2", 20)):
