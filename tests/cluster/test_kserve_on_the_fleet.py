@@ -126,3 +126,34 @@ def test_what_cannot_serve_is_told_in_seconds(what, served, fleet, service, brin
     else:
         assert f"Revision {first.release.revision} serves as before" in str(failure.value)
         eventually(lambda: deployment_of(fleet, service)["status"].get("unavailableReplicas", 0) == 0, "the old pods")
+
+
+def test_a_quota_that_is_used_up_is_told(fleet, service, bring_up):
+    first = bring_up(service)
+    metadata = {"name": "pods", "namespace": service.namespace}
+    fleet.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": {"pods": "1"}}})
+    path = f"/api/v1/namespaces/{service.namespace}/resourcequotas/pods"
+    eventually(lambda: (fleet.get(path).get("status") or {}).get("used") == {"pods": "1"}, "the quota's count")
+    with pytest.raises(DeployError, match="exceeded quota") as failure:
+        bring_up(service, NEXT)
+    assert failure.value.restored == first.release.revision
+
+
+def test_what_somebody_has_stopped_is_told(fleet, service, bring_up):
+    first = bring_up(service)
+    stop = {"metadata": {"annotations": {"serving.kserve.io/stop": "true"}}}
+    fleet.request("PATCH", path_of(fleet, service), stop, kind="application/merge-patch+json")
+    eventually(lambda: deployment_of(fleet, service) is None, "the end of the Deployment")
+    with pytest.raises(DeployError, match="is stopped: take its annotation"):
+        bring_up(service, NEXT)
+    stop["metadata"]["annotations"]["serving.kserve.io/stop"] = None
+    fleet.request("PATCH", path_of(fleet, service), stop, kind="application/merge-patch+json")
+    assert bring_up(service).release == first.release
+
+
+def test_the_mode_of_what_serves_cannot_be_changed(fleet, service, bring_up):
+    first = bring_up(service)
+    with pytest.raises((DeployError, ClusterError), match="deploymentMode") as failure:
+        bring_up(replace(service, kserve=KServeOptions(mode="Knative")), NEXT)
+    assert first.release.revision in str(failure.value)
+    assert deployment_of(fleet, service)["status"]["availableReplicas"] == 1
