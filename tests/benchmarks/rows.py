@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Row", "compare"]
+__all__ = ["Row", "alone", "compare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,3 +78,8 @@ def compare(
         runs=len(ours),
         spread=max(ours) - min(ours),
     )
+
+
+def alone(name: str, unit: str, ours: Sequence[float], *, at_most: float | None = None) -> Row:
+    """A row for what no peer does."""
+    return compare(name, unit, ours, "-", [0.0], at_most=at_most)

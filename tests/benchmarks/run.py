@@ -44,7 +44,7 @@ def table(rows: Sequence[Row]) -> str:
             f"{row.value:.3g} {row.unit}",
             f"{row.spread:.2g}",
             row.peer,
-            f"{row.peer_value:.3g} {row.unit}",
+            "-" if row.peer == "-" else f"{row.peer_value:.3g} {row.unit}",
             "-" if row.ratio is None else f"{row.ratio:.3g}",
             row.goal or "-",
             {True: "yes", False: "NO", None: "-"}[row.met],
