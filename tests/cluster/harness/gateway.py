@@ -7,7 +7,6 @@ API asks for; it forwards nothing.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,12 +15,12 @@ from kubernetes.client.rest import ApiException
 
 from harness.builds import module_folder
 from harness.cluster import Cluster, eventually
+from harness.standin import StandIn
 
 __all__ = ["Gateway", "install_route_kinds"]
 
 _ROUTES = "/apis/gateway.networking.k8s.io/v1"
 _VIRTUAL_SERVICES = "/apis/networking.istio.io/v1"
-_SECONDS = 0.1
 
 
 def install_route_kinds(cluster: Cluster) -> None:
@@ -39,7 +38,7 @@ def install_route_kinds(cluster: Cluster) -> None:
     eventually(lambda: all(cluster.get(path) is not None for path in paths), "the kinds of routes")
 
 
-class Gateway:
+class Gateway(StandIn):
     """Answers for all Gateways as long as it is entered.
 
     Args:
@@ -48,29 +47,13 @@ class Gateway:
     """
 
     def __init__(self, cluster: Cluster, takes: str) -> None:
+        super().__init__("gateway")
         self._cluster, self._takes = cluster, takes
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gateway")
-        self.failure: Exception | None = None
 
-    def __enter__(self) -> Gateway:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def _run(self) -> None:
-        while not self._end.wait(_SECONDS):
-            try:
-                for route in self._cluster.request("GET", f"{_ROUTES}/httproutes")["items"]:
-                    self._judge(route)
-            except Exception as error:
-                self.failure = error
-                return
+    def look(self) -> None:
+        """Judge every HTTPRoute."""
+        for route in self._cluster.request("GET", f"{_ROUTES}/httproutes")["items"]:
+            self._judge(route)
 
     def _judge(self, route: Mapping[str, Any]) -> None:
         metadata, generation = route["metadata"], route["metadata"]["generation"]

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import threading
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from kubernetes.client.rest import ApiException
 
 from harness.cluster import Cluster
+from harness.standin import StandIn
 
 __all__ = ["Knative"]
 
 _GROUP = "/apis/serving.knative.dev/v1"
 _SERVICE = "serving.knative.dev/service"
 _REVISION = "serving.knative.dev/revision"
-_SECONDS = 0.1
 
 
-class Knative:
+class Knative(StandIn):
     """Runs as long as it is entered.
 
     Args:
@@ -36,36 +35,23 @@ class Knative:
     """
 
     def __init__(self, cluster: Cluster) -> None:
+        super().__init__("knative")
         self._cluster = cluster
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="knative")
-        self.failure: Exception | None = None
         self.history: list[dict[str, int]] = []
 
-    def __enter__(self) -> Knative:
+    def __enter__(self) -> Self:
         # KServe reads its settings
         metadata = {"name": "config-autoscaler", "namespace": "knative-serving"}
         self._cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": metadata["namespace"]}})
         self._cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {}})
-        self._thread.start()
-        return self
+        return super().__enter__()
 
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-        if self.failure is not None:
-            raise self.failure
-
-    def _run(self) -> None:
-        while not self._end.wait(_SECONDS):
-            try:
-                for service in self._cluster.request("GET", f"{_GROUP}/services")["items"]:
-                    # somebody else changed it meanwhile: next time
-                    with contextlib.suppress(_Conflict):
-                        self._reconcile(service)
-            except Exception as error:
-                self.failure = error
-                return
+    def look(self) -> None:
+        """Carry every Knative Service one step further."""
+        for service in self._cluster.request("GET", f"{_GROUP}/services")["items"]:
+            # somebody else changed it meanwhile: next time
+            with contextlib.suppress(_Conflict):
+                self._reconcile(service)
 
     def _reconcile(self, service: dict[str, Any]) -> None:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
