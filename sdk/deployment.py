@@ -388,8 +388,7 @@ def observe_endpoint(endpoint: Endpoint, model: ModelSource) -> tuple[ServingSta
     """
     from longshore.monitoring import assess, bin_counts, read_metrics, summarise
 
-    with _reached(endpoint) as reachable:
-        url = (reachable.revision_url or reachable.url).rstrip("/")
-        samples = read_metrics(f"{url}/metrics")
+    with _reached(replace(endpoint, url=endpoint.revision_url or endpoint.url)) as reachable:
+        samples = read_metrics(f"{reachable.url.rstrip('/')}/metrics")
     stats = summarise(samples, revision=endpoint.revision)
     return stats, assess(_card(model).baseline, bin_counts(samples, revision=endpoint.revision))

@@ -1,4 +1,4 @@
-"""What stands in for a controller that comes as an image only: it looks again and again, and does what is to be done."""
+"""What stands in for a controller that comes as an image only: looks again and again, and does what is to be done."""
 
 from __future__ import annotations
 
