@@ -9,16 +9,32 @@ each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
 
 from longshore._version import __version__
+from longshore.errors import InputError, ModelError
 from longshore.packaging import Column, Signature
 from longshore.serving.core import Predictor
+from longshore.serving.metrics import Kind
 
-__all__ = ["RequestError", "check_model", "column_type", "encode", "infer_v2", "model_v2", "predict_v1", "server_v2"]
+__all__ = [
+    "ClientGone",
+    "RequestError",
+    "check_model",
+    "column_type",
+    "encode",
+    "infer_v2",
+    "measured",
+    "model_v2",
+    "predict_v1",
+    "server_v2",
+    "unexpected",
+]
 
 _NOT_JSON: Final = ("NaN", "Infinity")
 _V2_TYPES: Final = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
@@ -36,6 +52,40 @@ class RequestError(Exception):
     def __init__(self, status: int, message: str) -> None:
         self.status = status
         super().__init__(message)
+
+
+class ClientGone(Exception):
+    """The client went away before it had its answer."""
+
+
+def unexpected(error: BaseException) -> str:
+    """What a client is told of a failure that nobody foresaw: the rest may be none of its business."""
+    return f"the request failed ({type(error).__name__}): the server's log says where"
+
+
+@contextmanager
+def measured(predictor: Predictor, protocol: str) -> Iterator[None]:
+    """Count what happens within as one prediction request.
+
+    Args:
+        predictor: The model that is asked.
+        protocol: One of :data:`longshore.serving.metrics.PROTOCOLS`.
+    """
+    failed: Kind | None = None
+    began = time.perf_counter()
+    try:
+        yield
+    except (RequestError, InputError, ClientGone):
+        failed = "client"
+        raise
+    except ModelError:
+        failed = "model"
+        raise
+    except BaseException:
+        failed = "server"
+        raise
+    finally:
+        predictor.metrics.observe_prediction(protocol, time.perf_counter() - began, failed)
 
 
 def encode(content: Any) -> bytes:
