@@ -19,12 +19,9 @@ from longshore.errors import InputError, ModelError
 from longshore.serving import openapi, protocol
 from longshore.serving.core import Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Metrics
-from longshore.serving.protocol import ClientGone, RequestError
+from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
 
-__all__ = ["BODY_LIMIT", "create_app"]
-
-BODY_LIMIT: Final = 32 * 1024 * 1024
-"""Largest request body in bytes."""
+__all__ = ["create_app"]
 
 _CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""

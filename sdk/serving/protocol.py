@@ -1,6 +1,7 @@
-"""KServe's V1 protocol and the Open Inference Protocol (V2): bytes of a request in, bytes of an answer out.
+"""KServe's V1 protocol and the Open Inference Protocol (V2): what a request means, and what is answered.
 
-It knows no web framework; a face routes requests here and carries statuses and headers.
+It knows no web framework and no gRPC; a face routes requests here and carries statuses and headers. Over REST it is
+bytes in and bytes out; over gRPC, :func:`infer` takes and gives what the JSON of the same protocol would hold.
 
 Sources: kserve.github.io/website (V1), github.com/kserve/open-inference-protocol (V2, REST). V2 tensors are one for
 each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's are, ``predict`` and
@@ -23,11 +24,13 @@ from longshore.serving.core import Predictor
 from longshore.serving.metrics import Kind
 
 __all__ = [
+    "BODY_LIMIT",
     "ClientGone",
     "RequestError",
     "check_model",
     "column_type",
     "encode",
+    "infer",
     "infer_v2",
     "measured",
     "model_v2",
@@ -35,6 +38,9 @@ __all__ = [
     "server_v2",
     "unexpected",
 ]
+
+BODY_LIMIT: Final = 32 * 1024 * 1024
+"""Largest request in bytes, over any protocol."""
 
 _NOT_JSON: Final = ("NaN", "Infinity")
 _V2_TYPES: Final = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
@@ -93,14 +99,17 @@ def encode(content: Any) -> bytes:
     return orjson.dumps(content)
 
 
-def check_model(predictor: Predictor, model: str) -> None:
-    """Refuse a request for another model.
+def check_model(predictor: Predictor, model: str, version: str = "") -> None:
+    """Refuse a request for another model, or another version of it; an empty version is any.
 
     Raises:
         RequestError: 404, naming the model that is served.
     """
     if model != predictor.name:
         raise RequestError(404, f"there is no model {model!r} here: this server serves {predictor.name!r}")
+    if version not in ("", predictor.version):
+        served = "no version" if predictor.version is None else f"version {predictor.version!r}"
+        raise RequestError(404, f"there is no version {version!r} of {model!r} here: this server serves {served}")
 
 
 def predict_v1(predictor: Predictor, body: bytes) -> bytes:
@@ -117,7 +126,7 @@ def predict_v1(predictor: Predictor, body: bytes) -> bytes:
     Raises:
         RequestError: If the body is no such request.
         InputError: If rows do not fit the signature.
-        ModelError: If what the model answers is not finite.
+        ModelError: If the model fails, or what it answers is not finite.
     """
     content = _parse(body)
     rows = content.get("instances")
@@ -145,19 +154,23 @@ def _wants_probabilities(parameters: Any) -> bool:
 
 
 def infer_v2(predictor: Predictor, body: bytes) -> bytes:
+    """Answer a V2 inference request: :func:`infer`, as JSON."""
+    return encode(infer(predictor, _parse(body)))
+
+
+def infer(predictor: Predictor, content: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a V2 inference request.
 
     Args:
         predictor: The model.
-        body: ``inputs`` with a tensor for each column; ``outputs`` may name ``predict`` and ``predict_proba``, and is
-            ``predict`` by default; an ``id`` comes back in the answer.
+        content: ``inputs`` with a tensor for each column; ``outputs`` may name ``predict`` and ``predict_proba``, and
+            is ``predict`` by default; an ``id`` comes back in the answer.
 
     Raises:
-        RequestError: If the body is no such request.
+        RequestError: If it is no such request.
         InputError: If values do not fit the signature.
-        ModelError: If what the model answers is not finite.
+        ModelError: If the model fails, or what it answers is not finite.
     """
-    content = _parse(body)
     signature = predictor.card.signature
     wanted = _wanted_outputs(predictor, content.get("outputs"))
     tensors = _tensors(content.get("inputs"), signature)
@@ -177,7 +190,7 @@ def infer_v2(predictor: Predictor, body: bytes) -> bytes:
     if isinstance(content.get("id"), str):
         answer["id"] = content["id"]
     answer["outputs"] = [{"name": name, **outputs[name]} for name in wanted]
-    return encode(answer)
+    return answer
 
 
 def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:
