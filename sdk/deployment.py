@@ -325,8 +325,13 @@ def _smoke_test(model: ModelSource) -> Probe | None:
     rows, classes = card.example, card.signature.classes
 
     def ask(endpoint: Endpoint) -> None:
-        if endpoint.takes == "rows":
+        if endpoint.takes != "rows":
+            return
+        if "v1" in endpoint.protocols:
             client.probe(endpoint, rows, classes)
+        else:
+            spoken = ", ".join(endpoint.protocols)
+            _log.info("%s speaks %s only: it is served without a smoke test", endpoint.url, spoken)
 
     return ask
 

@@ -10,7 +10,7 @@ __all__ = ["EXTRAS", "extra_of"]
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("sklearn", "pandas", "numpy", "pyarrow", "joblib", "pandera", "matplotlib"),
     "registry": ("mlflow", "sqlalchemy", "alembic"),
-    "serve": ("fastapi", "uvicorn", "orjson", "prometheus_client"),
+    "serve": ("fastapi", "uvicorn", "orjson", "prometheus_client", "grpc"),
     "monitor": ("scipy", "prometheus_client"),
     "xgboost": ("xgboost",),
     "lightgbm": ("lightgbm",),

@@ -1,11 +1,13 @@
-"""What runs inside a serving process: one predictor core, and thin faces of web frameworks on it.
+"""What runs inside a serving process: one predictor core, and thin faces of web frameworks and of gRPC on it.
 
 =========================================  ===================================================================
 :mod:`longshore.serving.core`              the loaded model; knows nothing of the web
 :mod:`longshore.serving.metrics`           what is counted, for Prometheus
-:mod:`longshore.serving.protocol`          V1 and V2: bytes in, bytes out; knows no framework
+:mod:`longshore.serving.protocol`          V1 and V2: what a request means; knows no framework
 :mod:`longshore.serving.openapi`           the operations, described with the model's own columns
 :mod:`longshore.serving.fastapi_app`       the FastAPI face
+:mod:`longshore.serving.grpc_app`          the gRPC face, of V2
+:mod:`longshore.serving.messages`          the messages of gRPC
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining
 =========================================  ===================================================================
 """

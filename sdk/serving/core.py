@@ -110,12 +110,17 @@ class Predictor:
 
         Raises:
             InputError: If rows do not fit the signature, or the model gives no probabilities and they were asked for.
-            ModelError: If what the model answers is not finite.
+            ModelError: If the model fails, with its own error as the cause, or what it answers is not finite.
         """
         if probabilities and not self.gives_probabilities:
             raise InputError(f"the model {self.name!r} gives no probabilities: ask for its predictions only")
         frame = rows_to_frame(self.card.signature, rows, columns=columns)
-        prediction = self._answers(frame, probabilities=probabilities)
+        try:
+            prediction = self._answers(frame, probabilities=probabilities)
+        except LongshoreError:
+            raise
+        except Exception as error:
+            raise ModelError(f"the model failed ({type(error).__name__}): the server's log says where") from error
         self.metrics.count_bins(bin_counts(self.card.baseline, frame))
         return prediction
 

@@ -19,12 +19,9 @@ from longshore.errors import InputError, ModelError
 from longshore.serving import openapi, protocol
 from longshore.serving.core import Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Metrics
-from longshore.serving.protocol import RequestError
+from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
 
-__all__ = ["BODY_LIMIT", "create_app"]
-
-BODY_LIMIT: Final = 32 * 1024 * 1024
-"""Largest request body in bytes."""
+__all__ = ["create_app"]
 
 _CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""
@@ -64,11 +61,12 @@ def create_app(predictor: Predictor, *, body_limit: int = BODY_LIMIT) -> FastAPI
 def _add_models(app: FastAPI, predictor: Predictor, body_limit: int) -> None:
     about = openapi.model_operation(predictor)
 
-    async def answer(request: Request, work: Work) -> Response:
-        protocol.check_model(predictor, request.path_params["model"])
-        body = await _body(request, body_limit)
-        # in a thread, so that a slow model does not keep health checks waiting; the hop costs 0.1 ms
-        return _json(await asyncio.to_thread(work, predictor, body))
+    async def answer(request: Request, version: str, work: Work) -> Response:
+        with protocol.measured(predictor, version):
+            protocol.check_model(predictor, request.path_params["model"])
+            body = await _body(request, body_limit)
+            # in a thread, so that a slow model does not keep health checks waiting; the hop costs 0.1 ms
+            return _json(await asyncio.to_thread(work, predictor, body))
 
     @app.post(
         "/v1/models/{model}:predict",
@@ -77,7 +75,7 @@ def _add_models(app: FastAPI, predictor: Predictor, body_limit: int) -> None:
         openapi_extra=openapi.predict_operation(predictor),
     )
     async def predict(request: Request) -> Response:
-        return await answer(request, protocol.predict_v1)
+        return await answer(request, "v1", protocol.predict_v1)
 
     @app.post(
         "/v2/models/{model}/infer",
@@ -86,7 +84,7 @@ def _add_models(app: FastAPI, predictor: Predictor, body_limit: int) -> None:
         openapi_extra=openapi.infer_operation(predictor),
     )
     async def infer(request: Request) -> Response:
-        return await answer(request, protocol.infer_v2)
+        return await answer(request, "v2", protocol.infer_v2)
 
     @app.get("/v1/models", summary="The models (V1)", tags=["KServe V1"])
     async def models() -> Response:
@@ -148,7 +146,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ModelError)
     async def failed(request: Request, error: ModelError) -> Response:
-        _log.error("%s %r: %s", request.method, request.url.path, error)
+        _log.error("%s %r: %s", request.method, request.url.path, error, exc_info=error.__cause__)
         return _error(500, str(error))
 
     @app.exception_handler(HTTPException)
@@ -170,11 +168,14 @@ async def _body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
     parts, size = list[bytes](), 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise too_large
+            parts.append(part)
+    except ClientDisconnect as error:
+        raise ClientGone from error
     return b"".join(parts)
 
 
@@ -210,14 +211,13 @@ class _Observed:
         with self._metrics.in_flight.track_inprogress():
             try:
                 await self._app(scope, receive, observed)
-            except ClientDisconnect:
+            except ClientGone:
                 status = _CLIENT_GONE
             except Exception as error:
                 _log.exception("%s %r failed", scope["method"], scope["path"])
                 if status:
                     raise
-                text = f"the request failed ({type(error).__name__}): the server's log says where"
-                await _error(500, text)(scope, receive, observed)
+                await _error(500, protocol.unexpected(error))(scope, receive, observed)
             finally:
                 route = getattr(scope.get("route"), "path", None)
                 self._metrics.observe(scope["method"], route, status or 500, time.perf_counter() - began)

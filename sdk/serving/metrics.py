@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-__all__ = ["CONTENT_TYPE", "UNMATCHED", "Metrics"]
+__all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """Content type of what :meth:`Metrics.render` gives."""
 
 UNMATCHED: Final = "unmatched"
 """Route label of every request that no route matches: what strangers ask for must not make new series."""
+
+Kind = Literal["client", "model", "server"]
+"""Whose fault an error is: of a request that does not fit or whose client went away, of the model, or of the server."""
+
+PROTOCOLS: Final = ("v1", "v2", "grpc-v2")
+"""What predictions are asked for in, as KServe names it."""
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -47,13 +55,30 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("http_requests_in_flight", "Requests being answered.", registry=self.registry)
+        seconds = Histogram(
+            "longshore_prediction_duration_seconds",
+            "Time from a prediction request's arrival to its answer, a refusal or failure among the answers.",
+            ["model", "revision", "protocol"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        errors = Counter(
+            "longshore_prediction_errors",
+            "Prediction requests that were refused or failed, by whose fault it is: client, model or server.",
+            ["model", "revision", "protocol", "kind"],
+            registry=self.registry,
+        )
+        # all at once: a series that appears with its first value has no rise that rate() could see
+        self._predictions = {protocol: seconds.labels(*self._labels, protocol) for protocol in PROTOCOLS}
+        self._errors = {
+            (protocol, kind): errors.labels(*self._labels, protocol, kind) for protocol in PROTOCOLS for kind in KINDS
+        }
         counter = Counter(
             "longshore_feature_bin",
             "Rows predicted, by feature and bin of the training data's distribution.",
             ["feature", "bin", "revision"],
             registry=self.registry,
         )
-        # all at once: a series that appears with its first row has no rise that rate() could see
         self._bins = {
             feature: [counter.labels(feature, str(index), revision) for index in range(size)]
             for feature, size in bins.items()
@@ -77,6 +102,18 @@ class Metrics:
         """
         method = method if method in _METHODS else "other"
         self._seconds.labels(method, route or UNMATCHED, str(status), *self._labels).observe(seconds)
+
+    def observe_prediction(self, protocol: str, seconds: float, failed: Kind | None = None) -> None:
+        """Count an answered prediction request, over whatever face it came.
+
+        Args:
+            protocol: One of :data:`PROTOCOLS`.
+            seconds: From the request's arrival to its answer.
+            failed: Whose fault it is that there is no prediction; None if there is one.
+        """
+        self._predictions[protocol].observe(seconds)
+        if failed is not None:
+            self._errors[protocol, failed].inc()
 
     def count_bins(self, counts: Mapping[str, Sequence[int]]) -> None:
         """Count rows by feature and bin."""

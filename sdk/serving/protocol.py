@@ -1,6 +1,7 @@
-"""KServe's V1 protocol and the Open Inference Protocol (V2): bytes of a request in, bytes of an answer out.
+"""KServe's V1 protocol and the Open Inference Protocol (V2): what a request means, and what is answered.
 
-It knows no web framework; a face routes requests here and carries statuses and headers.
+It knows no web framework and no gRPC; a face routes requests here and carries statuses and headers. Over REST it is
+bytes in and bytes out; over gRPC, :func:`infer` takes and gives what the JSON of the same protocol would hold.
 
 Sources: kserve.github.io/website (V1), github.com/kserve/open-inference-protocol (V2, REST). V2 tensors are one for
 each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's are, ``predict`` and
@@ -9,16 +10,37 @@ each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import orjson
 
 from longshore._version import __version__
+from longshore.errors import InputError, ModelError
 from longshore.packaging import Column, Signature
 from longshore.serving.core import Predictor
+from longshore.serving.metrics import Kind
 
-__all__ = ["RequestError", "check_model", "column_type", "encode", "infer_v2", "model_v2", "predict_v1", "server_v2"]
+__all__ = [
+    "BODY_LIMIT",
+    "ClientGone",
+    "RequestError",
+    "check_model",
+    "column_type",
+    "encode",
+    "infer",
+    "infer_v2",
+    "measured",
+    "model_v2",
+    "predict_v1",
+    "server_v2",
+    "unexpected",
+]
+
+BODY_LIMIT: Final = 32 * 1024 * 1024
+"""Largest request in bytes, over any protocol."""
 
 _NOT_JSON: Final = ("NaN", "Infinity")
 _V2_TYPES: Final = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
@@ -38,19 +60,56 @@ class RequestError(Exception):
         super().__init__(message)
 
 
+class ClientGone(Exception):
+    """The client went away before it had its answer."""
+
+
+def unexpected(error: BaseException) -> str:
+    """What a client is told of a failure that nobody foresaw: the rest may be none of its business."""
+    return f"the request failed ({type(error).__name__}): the server's log says where"
+
+
+@contextmanager
+def measured(predictor: Predictor, protocol: str) -> Iterator[None]:
+    """Count what happens within as one prediction request.
+
+    Args:
+        predictor: The model that is asked.
+        protocol: One of :data:`longshore.serving.metrics.PROTOCOLS`.
+    """
+    failed: Kind | None = None
+    began = time.perf_counter()
+    try:
+        yield
+    except (RequestError, InputError, ClientGone):
+        failed = "client"
+        raise
+    except ModelError:
+        failed = "model"
+        raise
+    except BaseException:
+        failed = "server"
+        raise
+    finally:
+        predictor.metrics.observe_prediction(protocol, time.perf_counter() - began, failed)
+
+
 def encode(content: Any) -> bytes:
     """An answer as JSON."""
     return orjson.dumps(content)
 
 
-def check_model(predictor: Predictor, model: str) -> None:
-    """Refuse a request for another model.
+def check_model(predictor: Predictor, model: str, version: str = "") -> None:
+    """Refuse a request for another model, or another version of it; an empty version is any.
 
     Raises:
         RequestError: 404, naming the model that is served.
     """
     if model != predictor.name:
         raise RequestError(404, f"there is no model {model!r} here: this server serves {predictor.name!r}")
+    if version not in ("", predictor.version):
+        served = "no version" if predictor.version is None else f"version {predictor.version!r}"
+        raise RequestError(404, f"there is no version {version!r} of {model!r} here: this server serves {served}")
 
 
 def predict_v1(predictor: Predictor, body: bytes) -> bytes:
@@ -67,7 +126,7 @@ def predict_v1(predictor: Predictor, body: bytes) -> bytes:
     Raises:
         RequestError: If the body is no such request.
         InputError: If rows do not fit the signature.
-        ModelError: If what the model answers is not finite.
+        ModelError: If the model fails, or what it answers is not finite.
     """
     content = _parse(body)
     rows = content.get("instances")
@@ -95,19 +154,23 @@ def _wants_probabilities(parameters: Any) -> bool:
 
 
 def infer_v2(predictor: Predictor, body: bytes) -> bytes:
+    """Answer a V2 inference request: :func:`infer`, as JSON."""
+    return encode(infer(predictor, _parse(body)))
+
+
+def infer(predictor: Predictor, content: Mapping[str, Any]) -> dict[str, Any]:
     """Answer a V2 inference request.
 
     Args:
         predictor: The model.
-        body: ``inputs`` with a tensor for each column; ``outputs`` may name ``predict`` and ``predict_proba``, and is
-            ``predict`` by default; an ``id`` comes back in the answer.
+        content: ``inputs`` with a tensor for each column; ``outputs`` may name ``predict`` and ``predict_proba``, and
+            is ``predict`` by default; an ``id`` comes back in the answer.
 
     Raises:
-        RequestError: If the body is no such request.
+        RequestError: If it is no such request.
         InputError: If values do not fit the signature.
-        ModelError: If what the model answers is not finite.
+        ModelError: If the model fails, or what it answers is not finite.
     """
-    content = _parse(body)
     signature = predictor.card.signature
     wanted = _wanted_outputs(predictor, content.get("outputs"))
     tensors = _tensors(content.get("inputs"), signature)
@@ -127,7 +190,7 @@ def infer_v2(predictor: Predictor, body: bytes) -> bytes:
     if isinstance(content.get("id"), str):
         answer["id"] = content["id"]
     answer["outputs"] = [{"name": name, **outputs[name]} for name in wanted]
-    return encode(answer)
+    return answer
 
 
 def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:

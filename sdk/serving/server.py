@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 import uvloop
 
-from longshore.errors import InvalidValue, LongshoreError
+from longshore.errors import InvalidValue, LongshoreError, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
 from longshore.spec.service import FRAMEWORKS
@@ -35,6 +36,9 @@ from longshore.storage import fetch_directory
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from longshore.serving.core import Predictor
+    from longshore.serving.grpc_app import GrpcServer
 
 __all__ = ["main"]
 
@@ -68,8 +72,10 @@ class _Listener(uvicorn.Server):
 class _Process:
     """The listeners of a revision and how they end."""
 
-    def __init__(self, app: FastAPI, private: socket.socket, drain_seconds: float) -> None:
+    def __init__(self, app: FastAPI, rpc: GrpcServer | None, private: socket.socket, drain_seconds: float) -> None:
         self._app = app
+        self._rpc = rpc
+        self._rpc_ended: threading.Event | None = None
         self._private = private
         self._public: socket.socket | None = None
         self._drain_seconds = drain_seconds
@@ -94,6 +100,8 @@ class _Process:
             if control is not None:
                 cleanup.callback(control.unlink, missing_ok=True)
                 cleanup.callback(serve_control(control, functools.partial(self._control, loop)).close)
+            if self._rpc is not None:
+                self._rpc.start()
             ready()
             await self._retired.wait()
             await self._drain()
@@ -138,6 +146,8 @@ class _Process:
         for listener in self._listeners:
             for server in listener.servers:
                 server.close()
+        if self._rpc is not None:
+            self._rpc_ended = self._rpc.stop(self._drain_seconds)
         self._retired.set()
 
     async def _retire_soon(self) -> None:
@@ -155,6 +165,8 @@ class _Process:
         for listener in self._listeners:
             listener.should_exit = True
         await asyncio.gather(*self._tasks)
+        if self._rpc_ended is not None:
+            await asyncio.to_thread(self._rpc_ended.wait)
 
     def _connections(self) -> int:
         return sum(len(listener.server_state.connections) for listener in self._listeners)
@@ -191,6 +203,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--model-version", help="version in the registry")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
+    parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
     parser.add_argument("--control", type=Path, help="path of the control socket")
     parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
@@ -209,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="failed", reason=f"revision {options.revision} runs already")
         return 1
     try:
-        app = _load(options)
+        app, rpc = _load(options)
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
         if isinstance(error, LongshoreError):
             reason = str(error)
@@ -225,10 +238,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     port = private.getsockname()[1]
 
     def ready() -> None:
-        _log.info("revision %s is ready on port %d", options.revision, port)
-        notify(state="ready", port=port)
+        spoken = "" if rpc is None else f", gRPC on port {rpc.port}"
+        _log.info("revision %s is ready on port %d%s", options.revision, port, spoken)
+        notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
-    _run(functools.partial(_Process, app, private, options.drain_seconds), options.control, ready)
+    _run(functools.partial(_Process, app, rpc, private, options.drain_seconds), options.control, ready)
     _log.info("revision %s has ended", options.revision)
     return 0
 
@@ -240,7 +254,7 @@ def _leave(*_: object) -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-def _load(options: Namespace) -> FastAPI:
+def _load(options: Namespace) -> tuple[FastAPI, GrpcServer | None]:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
     from longshore.serving.core import Predictor
@@ -255,7 +269,15 @@ def _load(options: Namespace) -> FastAPI:
             version=options.model_version,
             revision=options.revision,
         )
-    return create_app(predictor)
+    return create_app(predictor), None if options.grpc_port is None else _grpc(predictor, options)
+
+
+def _grpc(predictor: Predictor, options: Namespace) -> GrpcServer:
+    try:
+        from longshore.serving.grpc_app import GrpcServer
+    except ModuleNotFoundError as error:
+        raise MissingExtra("serving over gRPC", "grpcio", "serve") from error
+    return GrpcServer(predictor, options.host, options.grpc_port)
 
 
 def _run(process: Callable[[], _Process], control: Path | None, ready: Callable[[], None]) -> None:

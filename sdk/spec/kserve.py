@@ -111,7 +111,8 @@ class KServeOptions:
             InferenceService was made with it keeps.
         runtime: Name of the ServingRuntime or ClusterServingRuntime; None takes longshore's own for what longshore has
             packaged, and the one of KServe's that fits the format for anything else.
-        protocol: ``v1``, ``v2``, ``grpc-v1`` or ``grpc-v2``; None takes the runtime's usual one.
+        protocol: ``v1``, ``v2``, ``grpc-v1`` or ``grpc-v2``; None takes the runtime's usual one. With longshore's own
+            runtime ``grpc-v2`` is beside the others in Standard mode, and in their place in Knative mode.
         autoscaler: ``hpa``, ``keda`` or ``external`` (something else sets the replicas); None takes Kubernetes' own
             where the service has ``max_replicas``, and a fixed number otherwise. Standard mode only.
         storage_secret: Name of the Secret with the credentials of the model's storage, as KServe wants it annotated;

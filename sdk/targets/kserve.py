@@ -47,6 +47,7 @@ _API_VERSION: Final = f"{_GROUP}/v1beta1"
 _KIND: Final = "InferenceService"
 _PORT: Final = 8080
 _AGENT_PORT: Final = 9081
+_GRPC_PORT: Final = 9000
 _DRAIN_SECONDS: Final = 20
 _HOST_LABEL: Final = 63
 _TAG: Final = "latest"
@@ -81,7 +82,7 @@ class _Runtime:
     told: str | None = "--model_name"
 
 
-_OWN: Final = _Runtime(LONGSHORE_RUNTIME, ("v1", "v2"))
+_OWN: Final = _Runtime(LONGSHORE_RUNTIME, ("v1", "v2", "grpc-v2"))
 _OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
 
 # What KServe brings, by format: the runtime that loads the format's own files without code of the user. KServe's choice
@@ -135,7 +136,7 @@ def serving_runtime(namespace: str | None = None, *, image: str = SERVER_IMAGE) 
         "spec": {
             "annotations": {"prometheus.kserve.io/port": str(_PORT), "prometheus.kserve.io/path": "/metrics"},
             "supportedModelFormats": [{"name": name, "autoSelect": False} for name in sorted(_OWN_FORMATS)],
-            "protocolVersions": ["v1", "v2"],
+            "protocolVersions": list(_OWN.protocols),
             "containers": [
                 {
                     "name": "kserve-container",
@@ -147,7 +148,6 @@ def serving_runtime(namespace: str | None = None, *, image: str = SERVER_IMAGE) 
                         f"--port={_PORT}",
                         f"--drain-seconds={_DRAIN_SECONDS}",
                     ],
-                    "ports": [{"containerPort": _PORT, "protocol": "TCP"}],
                     "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
                     "securityContext": {
                         **container_security(),
@@ -274,7 +274,7 @@ class KServeTarget:
             model=release.model.name if runtime is _OWN else service.name,
             revision=release.revision,
             revision_url=f"http://{_TAG}-{host}" if options.mode == "Knative" else None,
-            protocols=runtime.protocols if runtime is not None else (options.protocol or "v1",),
+            protocols=_spoken(runtime, options),
             takes="rows" if runtime is _OWN else "tensors",
         )
 
@@ -318,7 +318,7 @@ class KServeTarget:
             "modelFormat": model_format,
             "runtime": runtime.name if runtime is not None else options.runtime,
             "storageUri": model.uri,
-            "args": [*(_server_arguments(release) if runtime is _OWN else told), *options.args],
+            "args": [*(_server_arguments(release, options) if runtime is _OWN else told), *options.args],
             **environment({**env, **service.env}, service.secrets),
             "resources": _resources(service.resources, runtime),
             "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -326,6 +326,8 @@ class KServeTarget:
         protocol = options.protocol or (runtime.protocols[0] if runtime is not None else None)
         if protocol is not None:
             container["protocolVersion"] = protocol
+        if runtime is _OWN and protocol == "grpc-v2":
+            container["ports"] = _grpc_ports(options)
         if service.image is not None:
             container["image"] = service.image
         if runtime is not None and runtime.ready is not None:
@@ -375,19 +377,7 @@ class KServeTarget:
             )
         elif scaling.metric == "memory":
             raise InvalidValue("Scaling.metric", scaling.metric, "Knative scales by concurrency, rps or cpu")
-        longest = _KNATIVE_NAME if options.mode == "Knative" else _HOST_LABEL - len("-transformer")
-        longest -= len(release.object_name) - len(service.name)
-        if len(service.name) > longest:
-            raise InvalidValue(
-                "Service.name", service.name, f"use at most {longest} characters: KServe appends to it (RFC 1035 label)"
-            )
-        host = f"{release.object_name}-transformer-{service.namespace}"
-        if len(host) > _HOST_LABEL:
-            raise InvalidValue(
-                "Service.name",
-                service.name,
-                f"KServe makes the host name {host} of it, which has {len(host)} characters: {_HOST_LABEL} is the most",
-            )
+        _check_name(release, options)
         runtime = self._runtime(release, options)
         if runtime is not None and runtime.since > self.version:
             raise InvalidValue("KServeOptions.runtime", runtime.name, self._too_old(runtime.since))
@@ -397,6 +387,14 @@ class KServeTarget:
                 options.protocol,
                 f"the runtime {runtime.name} speaks {', '.join(runtime.protocols)}",
             )
+        if runtime is _OWN and options.mode == "Knative" and options.protocol == "grpc-v2":
+            for name in ("logger", "batcher"):
+                if getattr(options, name) is not None:
+                    raise InvalidValue(
+                        f"KServeOptions.{name}",
+                        getattr(options, name),
+                        "KServe's reads HTTP, and in Knative mode the predictor has its gRPC port only",
+                    )
         self._check_uri(release.model.uri)
 
     def _check_uri(self, uri: str) -> None:
@@ -427,6 +425,24 @@ def _model_name(release: Release, runtime: _Runtime | None) -> tuple[list[str], 
     if runtime.told.startswith("--"):
         return [f"{runtime.told}={release.service.name}"], {}
     return [], {runtime.told: release.service.name}
+
+
+def _check_name(release: Release, options: KServeOptions) -> None:
+    """Refuse names that become too long with what KServe and Knative append."""
+    service = release.service
+    longest = _KNATIVE_NAME if options.mode == "Knative" else _HOST_LABEL - len("-transformer")
+    longest -= len(release.object_name) - len(service.name)
+    if len(service.name) > longest:
+        raise InvalidValue(
+            "Service.name", service.name, f"use at most {longest} characters: KServe appends to it (RFC 1035 label)"
+        )
+    host = f"{release.object_name}-transformer-{service.namespace}"
+    if len(host) > _HOST_LABEL:
+        raise InvalidValue(
+            "Service.name",
+            service.name,
+            f"KServe makes the host name {host} of it, which has {len(host)} characters: {_HOST_LABEL} is the most",
+        )
 
 
 def _options(release: Release) -> KServeOptions:
@@ -501,12 +517,37 @@ def _resources(asked: Resources, runtime: _Runtime | None) -> dict[str, dict[str
     return resources
 
 
-def _server_arguments(release: Release) -> list[str]:
+def _spoken(runtime: _Runtime | None, options: KServeOptions) -> tuple[str, ...]:
+    """What is spoken at the endpoint."""
+    if runtime is None:
+        return (options.protocol or "v1",)
+    if runtime is not _OWN:
+        return runtime.protocols
+    if options.protocol != "grpc-v2":
+        return tuple(protocol for protocol in runtime.protocols if protocol != "grpc-v2")
+    return runtime.protocols if options.mode == "Standard" else ("grpc-v2",)
+
+
+def _grpc_ports(options: KServeOptions) -> list[dict[str, Any]]:
+    """The ports of longshore's server where it speaks gRPC.
+
+    The runtime declares none, since what it declares could not be taken away here. KServe's Service in Standard mode
+    has all of the container's ports, the first one as 80, and marks one named h2c as HTTP/2 for gateways: REST stays
+    where it is and gRPC comes beside it. Knative has one port, and its name says what is spoken there.
+    """
+    grpc = {"containerPort": _GRPC_PORT, "name": "h2c", "protocol": "TCP"}
+    if options.mode == "Knative":
+        return [grpc]
+    return [{"containerPort": _PORT, "name": "http1", "protocol": "TCP"}, grpc]
+
+
+def _server_arguments(release: Release, options: KServeOptions) -> list[str]:
     model = release.model
-    options = {
+    arguments = {
         "--name": model.name,
         "--revision": release.revision,
         "--digest": model.digest,
         "--model-version": model.version,
+        "--grpc-port": _GRPC_PORT if options.protocol == "grpc-v2" else None,
     }
-    return [f"{name}={value}" for name, value in options.items() if value is not None]
+    return [f"{name}={value}" for name, value in arguments.items() if value is not None]

@@ -106,8 +106,10 @@ def _own(release: Release) -> Release:
     kind = service.router.kind if service.router is not None else None
     if service.kserve is not None and service.kserve.mode == "Knative":
         raise InvalidValue("Service.router", kind, "Knative shares requests out by itself")
-    if kind == "nginx" and service.kserve is not None and (service.kserve.protocol or "").startswith("grpc"):
-        raise InvalidValue("Service.router", kind, "the service's own Nginx is for HTTP/1.1: gRPC takes a gateway")
+    if service.kserve is not None and (service.kserve.protocol or "").startswith("grpc"):
+        raise InvalidValue(
+            "Service.router", kind, "routers share out HTTP requests: ask for v1 or v2, or go without one"
+        )
     return replace(release, service=replace(service, router=None), traffic=Traffic(), lane=release.revision)
 
 

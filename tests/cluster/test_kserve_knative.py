@@ -71,6 +71,15 @@ def test_a_canary_is_promoted_without_a_new_revision(service, bring_up, runtime,
     assert traffic(runtime, service) == {"iris-predictor-00002": 100}
 
 
+def test_grpc_is_the_one_port(service, bring_up, runtime):
+    options = KServeOptions(mode="Knative", protocol="grpc-v2")
+    bring_up(replace(service, kserve=options))
+    made = runtime.get(Ref("serving.knative.dev/v1", "Service", "iris-predictor", service.namespace))
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    assert container["ports"] == [{"containerPort": 9000, "name": "h2c", "protocol": "TCP"}]
+    assert container["readinessProbe"]["httpGet"]["port"] == 8080
+
+
 def test_a_canary_is_taken_back(service, bring_up, runtime, knative):
     first = bring_up(service)
     bring_up(service, NEXT, 20)

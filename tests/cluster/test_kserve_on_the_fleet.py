@@ -68,6 +68,16 @@ def test_the_version_is_read_from_the_cluster(serving, runtime):
     assert kserve_version(runtime.session) == (0, 20)
 
 
+def test_grpc_is_beside_rest_in_the_service_of_kserve(fleet, service, bring_up):
+    bring_up(replace(service, kserve=KServeOptions(protocol="grpc-v2")))
+    ports = fleet.get(f"/api/v1/namespaces/{service.namespace}/services/iris-predictor")["spec"]["ports"]
+    told = {port["name"]: (port["port"], port["targetPort"], port.get("appProtocol")) for port in ports}
+    assert told == {"http1": (80, 8080, None), "h2c": (9000, 9000, "kubernetes.io/h2c")}
+    bring_up(service)
+    (port,) = fleet.get(f"/api/v1/namespaces/{service.namespace}/services/iris-predictor")["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (80, 8080)
+
+
 def test_ready_is_not_believed_before_the_new_pods_are(fleet, service, bring_up):
     bring_up(service)
     slow = replace(service, annotations={READY_DELAY: "4s"})

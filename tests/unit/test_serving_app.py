@@ -133,6 +133,14 @@ def counted(app):
     }
 
 
+def predictions(app):
+    """Prediction requests and those that failed, as far as there are any, by protocol and by whose fault it was."""
+    name = "longshore_prediction_duration_seconds_count"
+    done = {s.labels["protocol"]: s.value for s in samples(app) if s.name == name and s.value}
+    failed = [s for s in samples(app) if s.name == "longshore_prediction_errors_total" and s.value]
+    return done, {(s.labels["protocol"], s.labels["kind"]): s.value for s in failed}
+
+
 def test_v1_predicts(app):
     answer = post(app, PREDICT, {"instances": [ROW, list(ROW.values())]})
     assert (answer.status, answer.json) == (200, {"predictions": ["Adelie", "Adelie"]})
@@ -262,6 +270,8 @@ def test_a_failing_model_is_logged_and_tells_the_client_no_secrets(loaded, caplo
     assert "in /srv/secret.py" in str(record.exc_info[1])
     route = path.replace("penguins", "{model}")
     assert counted(app)["POST", route, "500"] == 1
+    spoken = "v1" if path == PREDICT else "v2"
+    assert predictions(app) == ({spoken: 1}, {(spoken, "model"): 1})
 
 
 def test_an_answer_that_json_cannot_hold_is_an_error(loaded):
@@ -269,6 +279,7 @@ def test_an_answer_that_json_cannot_hold_is_an_error(loaded):
     answer = post(app, PREDICT, {"instances": [ROW]})
     assert answer.status == 500
     assert "row 0" in answer.error
+    assert predictions(app) == ({"v1": 1}, {("v1", "model"): 1})
 
 
 def test_health_is_answered_while_the_model_works(loaded):
@@ -354,6 +365,25 @@ def test_requests_are_counted_by_route_and_not_by_path(app):
     }
     labels = {(s.labels["model"], s.labels["revision"]) for s in samples(app) if s.name.endswith("seconds_count")}
     assert labels == {("penguins", REVISION)}
+
+
+def test_predictions_are_counted_by_protocol_and_by_whose_fault_an_error_is(app, monkeypatch):
+    post(app, PREDICT, {"instances": [ROW]})
+    post(app, INFER, {"inputs": tensors(ROW)})
+    assert predictions(app) == ({"v1": 1, "v2": 1}, {})
+    post(app, PREDICT, b"nonsense")
+    post(app, PREDICT, {"instances": [{**ROW, "year": "now"}]})
+    post(app, "/v2/models/cats/infer", {"inputs": tensors(ROW)})
+    asyncio.run(ask(app, "POST", INFER, [b'{"inp'], gone=True))
+    # none of these asks for a prediction
+    get(app, PREDICT)
+    get(app, "/v2/models/penguins")
+    post(app, "/nowhere", b"")
+    assert predictions(app) == ({"v1": 3, "v2": 3}, {("v1", "client"): 2, ("v2", "client"): 2})
+    monkeypatch.setattr("longshore.serving.core.bin_counts", lambda *_: 1 / 0)
+    answer = post(app, INFER, {"inputs": tensors(ROW)})
+    assert (answer.status, "ZeroDivisionError" in answer.error) == (500, True)
+    assert predictions(app)[1]["v2", "server"] == 1
 
 
 def test_a_client_that_goes_away_is_no_failure_of_the_server(app, caplog):

@@ -199,7 +199,7 @@ def test_durations_fall_into_the_documented_buckets():
     buckets = [
         (float(s.labels["le"]), s.value)
         for s in samples(one)
-        if s.name.endswith("_bucket") and s.labels["status"] == "200"
+        if s.name.endswith("_bucket") and s.labels.get("status") == "200"
     ]
     assert buckets == [
         (bound, float(bound > 0.0007))
@@ -213,8 +213,21 @@ def test_strangers_cannot_make_series():
     one = metrics()
     for method in ("GET", "PROPFIND", "MKCOL"):
         one.observe(method, None, 404, 0.1)
-    labels = {(s.labels["method"], s.labels["route"]) for s in samples(one) if s.name.endswith("_seconds_count")}
+    counts = [s.labels for s in samples(one) if s.name == "http_request_duration_seconds_count"]
+    labels = {(labels["method"], labels["route"]) for labels in counts}
     assert labels == {("GET", "unmatched"), ("other", "unmatched")}
+
+
+def test_errors_are_there_before_the_first_one():
+    labels = {"model": "m", "revision": "m-1"}
+    found = [s for s in samples(metrics()) if s.name == "longshore_prediction_errors_total"]
+    assert {s.value for s in found} == {0}
+    assert sorted((s.labels["protocol"], s.labels["kind"]) for s in found) == [
+        (protocol, kind) for protocol in ("grpc-v2", "v1", "v2") for kind in ("client", "model", "server")
+    ]
+    assert all(labels.items() <= s.labels.items() for s in found)
+    counts = [s for s in samples(metrics()) if s.name == "longshore_prediction_duration_seconds_count"]
+    assert {s.labels["protocol"]: s.value for s in counts} == {"v1": 0, "v2": 0, "grpc-v2": 0}
 
 
 def test_two_revisions_in_one_process_do_not_share_counters():

@@ -167,6 +167,41 @@ def test_transformer_explainer_logger_and_batcher():
     assert endpoint.url == "http://iris-transformer.prod.svc.cluster.local"
 
 
+HTTP_PORT = {"containerPort": 8080, "name": "http1", "protocol": "TCP"}
+GRPC_PORT = {"containerPort": 9000, "name": "h2c", "protocol": "TCP"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "ports", "protocols"),
+    [("Standard", [HTTP_PORT, GRPC_PORT], ("v1", "v2", "grpc-v2")), ("Knative", [GRPC_PORT], ("grpc-v2",))],
+)
+def test_grpc_of_longshores_runtime_has_its_port(mode, ports, protocols):
+    wanted = release(options=KServeOptions(mode=mode, protocol="grpc-v2"))
+    model = rendered(wanted)["spec"]["predictor"]["model"]
+    assert model["protocolVersion"] == "grpc-v2"
+    assert model["protocolVersion"] in serving_runtime()["spec"]["protocolVersions"]
+    assert model["ports"] == ports
+    assert "--grpc-port=9000" in model["args"]
+    # readiness is asked for over HTTP still
+    assert model["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": 8080}
+    assert KServeTarget().endpoint(wanted, []).protocols == protocols
+
+
+@pytest.mark.parametrize("options", [KServeOptions(), KServeOptions(protocol="v2"), KNATIVE])
+def test_there_is_no_grpc_where_nobody_asks_for_it(options):
+    model = predictor(options=options)["model"]
+    assert "ports" not in model
+    assert not any("grpc" in argument for argument in model["args"])
+    assert KServeTarget().endpoint(release(options=options), []).protocols == ("v1", "v2")
+
+
+@pytest.mark.parametrize("option", [{"logger": PayloadLogger(url="http://sink")}, {"batcher": Batcher()}])
+def test_what_reads_http_is_refused_where_there_is_only_grpc(option):
+    predictor(options=KServeOptions(protocol="grpc-v2", **option))
+    with pytest.raises(InvalidValue, match="gRPC port only"):
+        predictor(options=KServeOptions(mode="Knative", protocol="grpc-v2", **option))
+
+
 def test_scaling():
     assert predictor(scaling=Scaling(min_replicas=2))["maxReplicas"] == 2
     hpa = release(scaling=Scaling(min_replicas=2, max_replicas=5, metric="memory", target=70))
@@ -257,6 +292,8 @@ def test_the_runtime_is_for_a_cluster_or_a_namespace():
     runtime = serving_runtime()
     assert (runtime["kind"], "namespace" in runtime["metadata"]) == ("ClusterServingRuntime", False)
     assert runtime["spec"]["containers"][0]["image"] == SERVER_IMAGE
+    # what the runtime declares, an InferenceService cannot take away, and Knative wants one port
+    assert "ports" not in runtime["spec"]["containers"][0]
     # KServe's own choice for services that name no runtime stays what it was
     assert not any(entry["autoSelect"] for entry in runtime["spec"]["supportedModelFormats"])
     own = serving_runtime("prod", image="registry.example/server:2")

@@ -179,7 +179,7 @@ def test_the_endpoint_is_the_gateways_or_the_services_address():
 
 REFUSED = [
     (release(options=KServeOptions(mode="Knative")), "Knative shares requests out by itself"),
-    (release(model=replace(MODEL, format="triton", digest=None), options=KServeOptions(protocol="grpc-v2")), "gRPC"),
+    (release(model=replace(MODEL, format="triton", digest=None), options=KServeOptions(protocol="grpc-v2")), "HTTP"),
     (release(model=replace(MODEL, uri="/models/iris")), "pods cannot read a path"),
 ]
 

@@ -1,0 +1,280 @@
+"""The gRPC face: the Open Inference Protocol (V2) over one predictor, and gRPC's health check.
+
+It only translates. A request becomes what the JSON of the same protocol would hold, and
+:mod:`longshore.serving.protocol` says what that means, so both faces answer alike and refuse in the same words. As
+tensors have no null, NaN in a tensor of floats is a missing value.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
+
+import grpc
+import numpy as np
+
+from longshore.errors import ConfigError, InputError, ModelError
+from longshore.serving import protocol
+from longshore.serving.core import Predictor
+from longshore.serving.messages import HEALTH, INFERENCE, DecodeError, message
+from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
+
+__all__ = ["SERVICE", "GrpcServer"]
+
+SERVICE: Final = f"{INFERENCE}.GRPCInferenceService"
+"""Full name of the service."""
+
+_WORKERS: Final = 16
+"""Requests at once; the model answers one after the other anyway, and health checks must not wait for it."""
+
+_CODES: Final = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
+_SERVING: Final = 1
+_LENGTH: Final = struct.Struct("<I")
+
+# by datatype: the field of typed contents (None: raw only) and the layout of raw ones (None: each with its length)
+_DATATYPES: Final[Mapping[str, tuple[str | None, str | None]]] = {
+    "BOOL": ("bool_contents", "<u1"),
+    "INT8": ("int_contents", "<i1"),
+    "INT16": ("int_contents", "<i2"),
+    "INT32": ("int_contents", "<i4"),
+    "INT64": ("int64_contents", "<i8"),
+    "UINT8": ("uint_contents", "<u1"),
+    "UINT16": ("uint_contents", "<u2"),
+    "UINT32": ("uint_contents", "<u4"),
+    "UINT64": ("uint64_contents", "<u8"),
+    "FP16": (None, "<f2"),
+    "FP32": ("fp32_contents", "<f4"),
+    "FP64": ("fp64_contents", "<f8"),
+    "BYTES": ("bytes_contents", None),
+}
+
+_log = logging.getLogger("longshore.serving")
+
+Fields = Mapping[str, Any]
+Work = Callable[[Any], Fields]
+
+
+class GrpcServer:
+    """The gRPC server of one model. It listens once it is made and answers once it is started.
+
+    Args:
+        predictor: The model.
+        host: Address to listen on.
+        port: Port to listen on; 0 has the kernel choose one.
+        message_limit: Largest request in bytes; larger ones are refused with RESOURCE_EXHAUSTED.
+
+    Attributes:
+        port: Where it listens.
+
+    Raises:
+        ConfigError: If it cannot listen there.
+    """
+
+    def __init__(self, predictor: Predictor, host: str, port: int, *, message_limit: int = BODY_LIMIT) -> None:
+        options = [
+            ("grpc.max_receive_message_length", message_limit),
+            ("grpc.max_send_message_length", -1),
+            # without, a second server on the same port would take half of the requests
+            ("grpc.so_reuseport", 0),
+        ]
+        self._server = grpc.server(ThreadPoolExecutor(_WORKERS, "grpc"), options=options)
+        self._server.add_generic_rpc_handlers(_handlers(predictor))
+        try:
+            self.port: int = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError as error:
+            raise ConfigError(f"gRPC cannot listen on {host}:{port}: choose a port that is free") from error
+
+    def start(self) -> None:
+        """Answer requests."""
+        self._server.start()
+
+    def stop(self, grace_seconds: float) -> threading.Event:
+        """Take no more requests: they are refused with UNAVAILABLE, which clients take elsewhere. Does not wait.
+
+        Args:
+            grace_seconds: Time to answer those that have begun.
+
+        Returns:
+            Set once all is answered, or the time is over.
+        """
+        ended: threading.Event = self._server.stop(grace_seconds)
+        return ended
+
+
+def _handlers(predictor: Predictor) -> Sequence[grpc.GenericRpcHandler]:
+    def model_ready(request: Any) -> Fields:
+        protocol.check_model(predictor, request.name, request.version)
+        return {"ready": True}
+
+    def model_metadata(request: Any) -> Fields:
+        protocol.check_model(predictor, request.name, request.version)
+        return protocol.model_v2(predictor)
+
+    def model_infer(request: Any) -> Fields:
+        protocol.check_model(predictor, request.model_name, request.model_version)
+        answer = protocol.infer(predictor, _content(request))
+        return _answer(answer, raw=bool(request.raw_input_contents))
+
+    def measured() -> AbstractContextManager[None]:
+        return protocol.measured(predictor, "grpc-v2")
+
+    # none of them is asked while the server stops
+    inference: dict[str, Work] = {
+        "ServerLive": lambda _: {"live": True},
+        "ServerReady": lambda _: {"ready": True},
+        "ModelReady": model_ready,
+        "ServerMetadata": lambda _: protocol.server_v2(),
+        "ModelMetadata": model_metadata,
+    }
+    handlers = {name: _handler(INFERENCE, name, work) for name, work in inference.items()}
+    handlers["ModelInfer"] = _handler(INFERENCE, "ModelInfer", model_infer, measured)
+    return (
+        grpc.method_handlers_generic_handler(SERVICE, handlers),
+        grpc.method_handlers_generic_handler(f"{HEALTH}.Health", {"Check": _handler(HEALTH, "HealthCheck", _health)}),
+    )
+
+
+def _health(request: Any) -> Fields:
+    if request.service not in ("", SERVICE):
+        raise RequestError(404, f"there is no service {request.service!r} here: this server has {SERVICE!r}")
+    return {"status": _SERVING}
+
+
+def _handler(
+    package: str, name: str, work: Work, measured: Callable[[], AbstractContextManager[None]] = nullcontext
+) -> grpc.RpcMethodHandler:
+    """A call of bytes to bytes: what cannot be read is refused like everything else that does not fit."""
+    takes, gives = message(package, f"{name}Request"), message(package, f"{name}Response")
+
+    def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            request = takes.FromString(body)
+        except DecodeError as error:
+            raise RequestError(400, f"the message is not a {name}Request: {error}") from error
+        fields = work(request)
+        if not context.is_active():
+            raise ClientGone
+        encoded: bytes = gives(**fields).SerializeToString()
+        return encoded
+
+    def handle(body: bytes, context: grpc.ServicerContext) -> bytes:
+        try:
+            with measured():
+                return answer(body, context)
+        except RequestError as error:
+            code, text = _CODES[error.status], str(error)
+        except InputError as error:
+            code, text = grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        except ModelError as error:
+            _log.error("%s: %s", name, error, exc_info=error.__cause__)
+            code, text = grpc.StatusCode.INTERNAL, str(error)
+        except ClientGone:
+            code, text = grpc.StatusCode.CANCELLED, "the client went away"
+        except Exception as error:  # noqa: BLE001 - it is logged, and the client is told
+            _log.exception("%s failed", name)
+            code, text = grpc.StatusCode.INTERNAL, protocol.unexpected(error)
+        context.abort(code, text)
+        raise AssertionError  # abort does not return
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+def _content(request: Any) -> dict[str, Any]:
+    """A ModelInferRequest as its JSON would be."""
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise RequestError(
+            400, f"there are {len(request.inputs)} inputs and {len(raw)} raw_input_contents: send one for each input"
+        )
+    data = map(_unpacked, request.inputs, raw) if raw else map(_typed, request.inputs)
+    return {
+        "id": request.id or None,
+        "inputs": [
+            {"name": tensor.name, "shape": list(tensor.shape), "data": values}
+            for tensor, values in zip(request.inputs, data, strict=True)
+        ],
+        "outputs": [{"name": output.name} for output in request.outputs],
+    }
+
+
+def _typed(tensor: Any) -> list[Any]:
+    field, _ = _layout(tensor)
+    if field is None:
+        raise RequestError(400, f"input {tensor.name!r}: {tensor.datatype} is sent in raw_input_contents")
+    if other := [present.name for present, _ in tensor.contents.ListFields() if present.name != field]:
+        raise RequestError(400, f"input {tensor.name!r}: {tensor.datatype} is sent in {field}, not in {other[0]}")
+    return _values(tensor, list(getattr(tensor.contents, field)))
+
+
+def _unpacked(tensor: Any, raw: bytes) -> list[Any]:
+    _, layout = _layout(tensor)
+    if tensor.HasField("contents"):
+        raise RequestError(400, f"input {tensor.name!r}: send contents or raw_input_contents, not both")
+    if layout is None:
+        return _values(tensor, _split(tensor, raw))
+    size = np.dtype(layout).itemsize
+    if len(raw) % size:
+        raise RequestError(
+            400, f"input {tensor.name!r}: {len(raw)} raw bytes are no whole number of {tensor.datatype} values"
+        )
+    return _values(tensor, np.frombuffer(raw, layout).tolist())
+
+
+def _layout(tensor: Any) -> tuple[str | None, str | None]:
+    if tensor.datatype not in _DATATYPES:
+        raise RequestError(
+            400, f"input {tensor.name!r}: datatype {tensor.datatype!r} is unknown: use one of {', '.join(_DATATYPES)}"
+        )
+    return _DATATYPES[tensor.datatype]
+
+
+def _split(tensor: Any, raw: bytes) -> list[bytes]:
+    """Strings, each with its length before it."""
+    values, start = list[bytes](), 0
+    while start < len(raw):
+        begin = start + _LENGTH.size
+        start = begin + _LENGTH.unpack_from(raw, start)[0] if begin <= len(raw) else begin
+        if start > len(raw):
+            raise RequestError(400, f"input {tensor.name!r}: the raw bytes end within value {len(values)}")
+        values.append(raw[begin:start])
+    return values
+
+
+def _values(tensor: Any, values: list[Any]) -> list[Any]:
+    """Values as JSON has them."""
+    if tensor.datatype == "BOOL":
+        return [bool(value) for value in values]
+    if tensor.datatype.startswith("FP"):
+        return [None if math.isnan(value) else value for value in values]
+    if tensor.datatype != "BYTES":
+        return values
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError as error:
+        raise RequestError(400, f"input {tensor.name!r}: a value is not UTF-8: {error}") from error
+
+
+def _answer(content: Mapping[str, Any], *, raw: bool) -> Fields:
+    """The fields of a ModelInferResponse; what came raw is answered raw."""
+    outputs: list[dict[str, Any]] = []
+    packed: list[bytes] = []
+    for output in content["outputs"]:
+        field, layout = _DATATYPES[output["datatype"]]
+        tensor = {name: output[name] for name in ("name", "datatype", "shape")}
+        data = [value.encode() for value in output["data"]] if layout is None else output["data"]
+        if not raw:
+            outputs.append({**tensor, "contents": {field: data}})
+            continue
+        outputs.append(tensor)
+        packed.append(
+            b"".join(_LENGTH.pack(len(value)) + value for value in data)
+            if layout is None
+            else np.array(data, layout).tobytes()
+        )
+    return {**content, "outputs": outputs, "raw_output_contents": packed}
