@@ -357,7 +357,7 @@ class KServeTarget:
         return predictor
 
     def _check(self, release: Release, options: KServeOptions) -> None:
-        service, scaling = release.service, release.service.scaling
+        scaling = release.service.scaling
         if options.mode == "Standard":
             if release.traffic.percent != 100:
                 raise InvalidValue(
