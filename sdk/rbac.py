@@ -11,7 +11,8 @@ from typing import Any, Final
 from longshore.spec import KServeOptions, Service
 from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
-from longshore.targets.base import MANAGED_BY, Manifest
+from longshore.targets.base import MANAGED_BY, Manifest, Target
+from longshore.targets.kserve_graph import KServeGraphTarget
 
 __all__ = ["DEPLOYER", "deployer_objects"]
 
@@ -63,11 +64,7 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
         ("", "pods/log"): ("get",),
     }
     services = [Service(name="any"), Service(name="any", kserve=KServeOptions(mode="Knative"))]
-    for platform in platforms:
-        target = target_of(platform)
-        # what is on this machine no cluster has to allow
-        if platform == "local":
-            continue
+    for target in (target for platform in platforms for target in _targets(platform)):
         for service in services:
             for child in target.children(service):
                 verbs.setdefault(_resource(child.api_version, child.kind), _READ)
@@ -77,6 +74,15 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
         {"apiGroups": [group], "resources": [resource], "verbs": list(allowed)}
         for (group, resource), allowed in sorted(verbs.items())
     ]
+
+
+def _targets(platform: str) -> tuple[Target[Any], ...]:
+    """What a platform brings up in a cluster."""
+    target = target_of(platform)
+    if platform == "kserve":
+        return target, KServeGraphTarget()
+    # what is on this machine no cluster has to allow
+    return () if platform == "local" else (target,)
 
 
 def _resource(api_version: str, kind: str) -> tuple[str, str]:

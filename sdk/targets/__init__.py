@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from longshore.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from longshore.spec import Release
     from longshore.targets.base import Target
 
 __all__ = ["PLATFORMS", "target_of"]
@@ -14,7 +15,7 @@ __all__ = ["PLATFORMS", "target_of"]
 PLATFORMS: Final = ("local", "rest", "kserve")
 
 
-def target_of(platform: str, *, kserve_version: tuple[int, int] | None = None) -> Target:
+def target_of(platform: str, *, kserve_version: tuple[int, int] | None = None) -> Target[Release]:
     """The target of a platform that is given by name.
 
     Args:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from dataclasses import Field, dataclass, field
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-from longshore.spec import Endpoint, Health, Release, Service
+from longshore.spec import Endpoint, Health, Service, Traffic
 
 __all__ = [
     "APPLIED_ANNOTATION",
@@ -19,6 +19,7 @@ __all__ = [
     "MANAGED_BY",
     "PREVIOUS_ANNOTATION",
     "RELEASE_ANNOTATION",
+    "Deployable",
     "Manifest",
     "Ref",
     "Runtime",
@@ -89,14 +90,41 @@ class Selection:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class Target(Protocol):
+class Deployable(Protocol):
+    """What the engine asks of what it brings up, which is a dataclass that JSON can hold.
+
+    A :class:`~longshore.spec.Release` is one, an :class:`~longshore.spec.InferenceGraph` another.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def service(self) -> Service:
+        """The endpoint, which outlives what is behind it."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """The share of the requests that it shall answer."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Name of what runs: equal content gives an equal one."""
+        ...
+
+
+_R_contra = TypeVar("_R_contra", bound=Deployable, contravariant=True)
+
+
+class Target(Protocol[_R_contra]):
     """A serving platform, as pure functions."""
 
     name: ClassVar[str]
     previews: ClassVar[bool]
     """Whether a revision can run at its own address before it gets traffic."""
 
-    def render(self, release: Release) -> list[Manifest]:
+    def render(self, release: _R_contra) -> list[Manifest]:
         """The objects that make ``release`` so. The same release gives the same objects."""
         ...
 
@@ -108,11 +136,11 @@ class Target(Protocol):
         """What :meth:`health` wants to see beside the objects of :meth:`render`."""
         ...
 
-    def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
+    def health(self, release: _R_contra, observed: Sequence[Manifest]) -> Health:
         """Whether the release's very revision does what was asked. Never the verdict on an older one."""
         ...
 
-    def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
+    def endpoint(self, release: _R_contra, observed: Sequence[Manifest]) -> Endpoint:
         """Where the release answers, once it is healthy."""
         ...
 
