@@ -12,7 +12,16 @@ _STAGES: Final = {
     "train": ("train_sklearn",),
     "register": ("register_model",),
     "package": ("package_model",),
-    "deploy": ("deploy_model", "deploy_kserve", "delete_kserve", "promote_model", "rollback_model", "predict_endpoint"),
+    "deploy": (
+        "deploy_model",
+        "deploy_kserve",
+        "delete_kserve",
+        "promote_model",
+        "rollback_model",
+        "deploy_inference_graph",
+        "delete_inference_graph",
+        "predict_endpoint",
+    ),
     "monitor": ("monitor_endpoint",),
 }
 _STAGE_OF: Final = {name: stage for stage, names in _STAGES.items() for name in names}

@@ -70,7 +70,9 @@ def _runtime(platform: str, session: Session | None, *, force: bool = False) -> 
     return LocalRuntime()
 
 
-def _target(platform: str, runtime: Runtime, service: Service, kserve_version: tuple[int, int] | None) -> Target:
+def _target(
+    platform: str, runtime: Runtime, service: Service, kserve_version: tuple[int, int] | None
+) -> Target[Release]:
     if platform == "kserve" and kserve_version is None:
         from longshore import cluster
 
@@ -144,7 +146,7 @@ def deploy_model(
     force: bool = False,
     kserve_version: tuple[int, int] | None = None,
     on_progress: Callable[[str], None] = _log.info,
-) -> Deployment:
+) -> Deployment[Release]:
     """Serve a model, smoke-tested with its own example rows and recorded in the registry.
 
     Args:
@@ -193,7 +195,7 @@ def rollback_service(
     tracking_uri: str | None = None,
     timeout_seconds: float = 120,
     on_progress: Callable[[str], None] = _log.info,
-) -> Deployment:
+) -> Deployment[Release]:
     """Serve again what a service served before, and record it.
 
     Raises:
@@ -226,7 +228,7 @@ def promote_service(
     tracking_uri: str | None = None,
     timeout_seconds: float = 120,
     on_progress: Callable[[str], None] = _log.info,
-) -> Deployment:
+) -> Deployment[Release]:
     """Give the revision that was deployed last a larger share of a service's requests, at last all of them.
 
     Args:
@@ -301,7 +303,7 @@ def _registry_of(service: Service) -> str | None:
     return service.annotations.get(REGISTRY_ANNOTATION)
 
 
-def _recorder(model: ModelSource, tracking_uri: str | None) -> Recorder | None:
+def _recorder(model: ModelSource, tracking_uri: str | None) -> Recorder[Release] | None:
     if model.version is None:
         return None
     from longshore.registry import RegistryRecorder

@@ -5,13 +5,24 @@ The rules follow from what the targets render and want to see, so that a target 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from longshore.spec import ROUTERS, KServeOptions, ModelSource, Release, Router, Service
+from longshore.spec import (
+    ROUTERS,
+    GraphNode,
+    GraphStep,
+    InferenceGraph,
+    KServeOptions,
+    ModelSource,
+    Release,
+    Router,
+    Service,
+)
 from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
-from longshore.targets.base import MANAGED_BY, Manifest
+from longshore.targets.base import MANAGED_BY, Deployable, Manifest, Target
+from longshore.targets.kserve_graph import KServeGraphTarget
 
 __all__ = ["DEPLOYER", "deployer_objects"]
 
@@ -24,6 +35,7 @@ _LEASE: Final = ("get", "create", "update", "delete")
 
 # one of each way to serve
 _MODEL: Final = ModelSource(uri="s3://any/model", format="sklearn", name="any")
+_NODE: Final = GraphNode(kind="Sequence", steps=[GraphStep(service="any")])
 _SERVICES: Final = (
     Service(name="any"),
     Service(name="any", kserve=KServeOptions(mode="Knative")),
@@ -75,17 +87,24 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
     }
     # what is on this machine no cluster has to allow
     for platform in (platform for platform in platforms if platform != "local"):
-        for service in _SERVICES:
-            release = Release(service=service, model=_MODEL)
-            target = target_of(platform, routed=service.router is not None)
-            for child in target.children(release):
+        for target, wanted in _ways(platform):
+            for child in target.children(wanted):
                 verbs.setdefault(_resource(child.api_version, child.kind), _READ)
-            for manifest in target.render(release):
+            for manifest in target.render(wanted):
                 verbs[_resource(manifest["apiVersion"], manifest["kind"])] = _APPLY
     return [
         {"apiGroups": [group], "resources": [resource], "verbs": list(allowed)}
         for (group, resource), allowed in sorted(verbs.items())
     ]
+
+
+def _ways(platform: str) -> Iterator[tuple[Target[Any], Deployable]]:
+    """What a platform brings up in a cluster, one of each kind."""
+    for service in _SERVICES:
+        yield target_of(platform, routed=service.router is not None), Release(service=service, model=_MODEL)
+    if platform == "kserve":
+        for service in _SERVICES[:2]:
+            yield KServeGraphTarget(), InferenceGraph(service=service, nodes={"root": _NODE})
 
 
 def _resource(api_version: str, kind: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from longshore.errors import DeployError, LongshoreError
 from longshore.spec import Endpoint, HealthState, Release, Service, Traffic, from_plain, to_plain
@@ -19,6 +19,7 @@ from longshore.targets.base import (
     PREVIOUS_ANNOTATION,
     RELEASE_ANNOTATION,
     REVISION_LABEL,
+    Deployable,
     Manifest,
     Ref,
     Runtime,
@@ -40,50 +41,53 @@ __all__ = [
 PATIENCE_SECONDS: Final = 30.0
 """How long a release may wait for what it does not bring itself, unless the user says otherwise."""
 
+_R = TypeVar("_R", bound=Deployable)
+_R_contra = TypeVar("_R_contra", bound=Deployable, contravariant=True)
+
 Probe = Callable[[Endpoint], None]
 """Asks an endpoint and raises :class:`~longshore.errors.LongshoreError` if the answer is not good."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deployment:
+class Deployment(Generic[_R]):
     """What a deploy has achieved.
 
     Args:
-        release: What serves now.
+        release: What serves now: a :class:`~longshore.spec.Release`, or another thing that a target renders.
         endpoint: Where it answers.
         previous: What served before, None if nothing did.
         seconds: Time from the first request to the platform until the last check passed.
     """
 
-    release: Release
+    release: _R
     endpoint: Endpoint
-    previous: Release | None
+    previous: _R | None
     seconds: float
 
 
-class Recorder(Protocol):
+class Recorder(Protocol[_R_contra]):
     """Is told what became of a release; the model registry is one."""
 
-    def serving(self, release: Release, endpoint: Endpoint, previous: Release | None) -> None:
+    def serving(self, release: _R_contra, endpoint: Endpoint, previous: _R_contra | None) -> None:
         """``release`` answers all requests that ``previous`` answered; not called for a part of them."""
         ...
 
-    def failed(self, release: Release, serving: Release | None, reason: str) -> None:
+    def failed(self, release: _R_contra, serving: _R_contra | None, reason: str) -> None:
         """``release`` did not come up; ``serving`` is what serves, None if nothing does."""
         ...
 
 
 def deploy(
-    release: Release,
+    release: _R,
     *,
-    target: Target,
+    target: Target[_R],
     runtime: Runtime,
     probe: Probe | None = None,
-    recorder: Recorder | None = None,
+    recorder: Recorder[_R] | None = None,
     timeout_seconds: float = 600,
     patience_seconds: float = PATIENCE_SECONDS,
     on_progress: Callable[[str], None] = lambda _: None,
-) -> Deployment:
+) -> Deployment[_R]:
     """Serve ``release`` and return once its very revision has answered.
 
     Where the platform can run a revision beside the one that serves, the new one is brought up and probed
@@ -111,7 +115,7 @@ def deploy(
     started = time.monotonic()
     refs = target.objects(release.service)
     with runtime.lock(refs[0]):
-        previous = current_release(refs[0], runtime)
+        previous = _current(refs[0], runtime, type(release))
         release = _beside(release, previous)
         attempt = _Attempt(release.service, target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
         try:
@@ -128,7 +132,7 @@ def deploy(
     return Deployment(release=release, endpoint=endpoint, previous=previous, seconds=time.monotonic() - started)
 
 
-def remove(service: Service, *, target: Target, runtime: Runtime) -> None:
+def remove(service: Service, *, target: Target[Any], runtime: Runtime) -> None:
     """Serve a service's models no more, and leave nothing of it; what is gone already is no error."""
     refs = target.objects(service)
     with runtime.lock(refs[0]):
@@ -138,30 +142,38 @@ def remove(service: Service, *, target: Target, runtime: Runtime) -> None:
 
 def current_release(service: Ref, runtime: Runtime) -> Release | None:
     """The release that was last given traffic there, None if there is none."""
-    release = _annotated(service, runtime, RELEASE_ANNOTATION)
+    return _current(service, runtime, Release)
+
+
+def _current(service: Ref, runtime: Runtime, kind: type[_R]) -> _R | None:
+    release = _annotated(service, runtime, RELEASE_ANNOTATION, kind)
     if release is not None and release.traffic.percent == 0:
         # a deploy was killed while it tried this one out: it never served
-        return previous_release(service, runtime)
+        return _annotated(service, runtime, PREVIOUS_ANNOTATION, kind)
     return release
 
 
 def previous_release(service: Ref, runtime: Runtime) -> Release | None:
     """The release that the current one replaced, None if there was none: deploying it is a rollback."""
-    return _annotated(service, runtime, PREVIOUS_ANNOTATION)
+    return _annotated(service, runtime, PREVIOUS_ANNOTATION, Release)
 
 
-def _annotated(service: Ref, runtime: Runtime, annotation: str) -> Release | None:
+def _annotated(service: Ref, runtime: Runtime, annotation: str, kind: type[_R]) -> _R | None:
     manifest = runtime.get(service)
-    return None if manifest is None else release_in(manifest, annotation)
+    return None if manifest is None else _noted(manifest, annotation, kind)
 
 
 def release_in(manifest: Manifest, annotation: str = RELEASE_ANNOTATION) -> Release | None:
     """The release that an object was made for, None if no engine made it."""
+    return _noted(manifest, annotation, Release)
+
+
+def _noted(manifest: Manifest, annotation: str, kind: type[_R]) -> _R | None:
     text = (manifest["metadata"].get("annotations") or {}).get(annotation)
-    return None if text is None else from_plain(Release, json.loads(text))
+    return None if text is None else from_plain(kind, json.loads(text))
 
 
-def _beside(release: Release, previous: Release | None) -> Release:
+def _beside(release: _R, previous: _R | None) -> _R:
     """The release with what answers the requests that it does not."""
     if previous is None or release.traffic.percent == 100:
         return release
@@ -170,7 +182,7 @@ def _beside(release: Release, previous: Release | None) -> Release:
     return replace(release, traffic=replace(release.traffic, base=base))
 
 
-def _outlived(service: Service, target: Target, runtime: Runtime, keep: Collection[str | None]) -> list[Ref]:
+def _outlived(service: Service, target: Target[Any], runtime: Runtime, keep: Collection[str | None]) -> list[Ref]:
     """Objects of revisions that nobody asks any more; what a platform has made of one goes with it."""
     outlived = []
     for manifest in (manifest for selection in target.revisions(service) for manifest in runtime.find(selection)):
@@ -182,18 +194,18 @@ def _outlived(service: Service, target: Target, runtime: Runtime, keep: Collecti
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class _Attempt(Generic[_R]):
     """One deploy under way: what it may fall back on."""
 
     service: Service
-    target: Target
+    target: Target[_R]
     runtime: Runtime
-    previous: Release | None
+    previous: _R | None
     timeout_seconds: float
     patience_seconds: float
     on_progress: Callable[[str], None]
 
-    def run(self, release: Release, probe: Probe | None) -> Endpoint:
+    def run(self, release: _R, probe: Probe | None) -> Endpoint:
         """Bring the release up, first without traffic where that is possible, and probe it."""
         before = self.previous
         serves_already = before is not None and release.revision in (before.revision, before.traffic.base)
@@ -216,7 +228,7 @@ class _Attempt:
             with self.runtime.reach(endpoint) as reachable:
                 probe(reachable)
 
-    def bring_up(self, release: Release) -> Endpoint:
+    def bring_up(self, release: _R) -> Endpoint:
         """Apply and wait; raises DeployError with the platform's reason."""
         refs = self.runtime.apply(_marked(self.target.render(release), release, self._replaces(release)))
         last, stalled_since = "nothing was observed yet", None
@@ -236,13 +248,14 @@ class _Attempt:
                 self.on_progress(f"{release.revision}: {last}")
         raise DeployError(f"not ready after {self.timeout_seconds:g} s: {last}")
 
-    def _replaces(self, release: Release) -> Release | None:
+    def _replaces(self, release: _R) -> _R | None:
         if self.previous is None or self.previous.revision != release.revision:
             return self.previous
         # deploying once more what serves already must not forget what came before it
-        return previous_release(self.target.objects(release.service)[0], self.runtime)
+        first = self.target.objects(release.service)[0]
+        return _annotated(first, self.runtime, PREVIOUS_ANNOTATION, type(release))
 
-    def give_up(self, release: Release, refs: list[Ref], reason: str, recorder: Recorder | None) -> DeployError:
+    def give_up(self, release: _R, refs: list[Ref], reason: str, recorder: Recorder[_R] | None) -> DeployError:
         """Bring back what served before and return what to tell the user."""
         complaint = self._restore(release, refs)
         serving = None if complaint else self.previous
@@ -260,7 +273,7 @@ class _Attempt:
                 message += f". The failure could not be recorded: {error}"
         return DeployError(message, restored=serving.revision if serving else None)
 
-    def retire(self, serves: Release | None) -> None:
+    def retire(self, serves: _R | None) -> None:
         """End the revisions that have no part any more."""
         keep = () if serves is None else (serves.revision, serves.traffic.base)
         try:
@@ -271,12 +284,14 @@ class _Attempt:
             # it answers nobody, and the next deploy tries again
             self.on_progress(f"a revision that serves no more could not be ended: {error}")
 
-    def _restore(self, release: Release, refs: list[Ref]) -> str | None:
+    def _restore(self, release: _R, refs: list[Ref]) -> str | None:
         """Return why restoring failed, None if it did not."""
         try:
             if self.previous is None:
                 self.runtime.delete(refs)
-            elif self.previous != release and self.previous == _annotated(refs[0], self.runtime, RELEASE_ANNOTATION):
+            elif self.previous != release and self.previous == _annotated(
+                refs[0], self.runtime, RELEASE_ANNOTATION, type(release)
+            ):
                 # refused before it was tried: what serves was not touched, only what stands beside it may have been
                 if others := _marked(self.target.render(self.previous), self.previous, None)[1:]:
                     self.runtime.apply(others)
@@ -291,7 +306,7 @@ class _Attempt:
         return None
 
 
-def _record(recorder: Recorder, release: Release, endpoint: Endpoint, previous: Release | None) -> None:
+def _record(recorder: Recorder[_R], release: _R, endpoint: Endpoint, previous: _R | None) -> None:
     try:
         recorder.serving(release, endpoint, previous)
     except LongshoreError as error:
@@ -301,7 +316,7 @@ def _record(recorder: Recorder, release: Release, endpoint: Endpoint, previous: 
         ) from error
 
 
-def _marked(manifests: list[Manifest], release: Release, previous: Release | None) -> list[Manifest]:
+def _marked(manifests: list[Manifest], release: Deployable, previous: Deployable | None) -> list[Manifest]:
     """The objects with longshore's label, and on the first of them what it serves and what it served before."""
     first, *others = [_with(manifest, "labels", MANAGED_BY) for manifest in manifests]
     annotations = {RELEASE_ANNOTATION: _dump(release)}
@@ -315,5 +330,5 @@ def _with(manifest: Manifest, field: str, entries: Mapping[str, str]) -> Manifes
     return {**manifest, "metadata": metadata}
 
 
-def _dump(release: Release) -> str:
+def _dump(release: Deployable) -> str:
     return json.dumps(to_plain(release), sort_keys=True, separators=(",", ":"))

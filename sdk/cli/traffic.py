@@ -12,6 +12,7 @@ from longshore.targets import PLATFORMS
 
 if TYPE_CHECKING:
     from longshore.release import Deployment
+    from longshore.spec import Release
 
 __all__ = ["promote", "rollback"]
 
@@ -75,7 +76,7 @@ def _tell(sentence: str) -> None:
     click.echo(sentence, err=True)
 
 
-def _done(name: str, done: Deployment) -> None:
+def _done(name: str, done: Deployment[Release]) -> None:
     percent = done.release.traffic.percent
     share = "" if percent == 100 else f" to {percent} % of the requests"
     click.echo(f"{name} serves revision {done.endpoint.revision}{share} at {done.endpoint.url}")

@@ -6,6 +6,7 @@ connection or imports a platform's client.
 
 from __future__ import annotations
 
+from longshore.spec.graph import GraphNode, GraphStep, GraphTimeouts, InferenceGraph
 from longshore.spec.kserve import Batcher, Container, KServeOptions, PayloadLogger
 from longshore.spec.outcome import Endpoint, Health, HealthState
 from longshore.spec.plain import from_plain, to_plain
@@ -18,8 +19,12 @@ __all__ = [
     "Batcher",
     "Container",
     "Endpoint",
+    "GraphNode",
+    "GraphStep",
+    "GraphTimeouts",
     "Health",
     "HealthState",
+    "InferenceGraph",
     "KServeOptions",
     "ModelSource",
     "PayloadLogger",

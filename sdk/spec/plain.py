@@ -60,4 +60,6 @@ def _value(hint: Any, value: Any) -> Any:
     arguments = get_args(hint)
     if isinstance(value, list) and arguments:
         return [_value(arguments[0], one) for one in value]
+    if isinstance(value, Mapping) and len(arguments) == 2:
+        return {key: _value(arguments[1], one) for key, one in value.items()}
     return value

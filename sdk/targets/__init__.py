@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from longshore.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from longshore.spec import Release
     from longshore.targets.base import Target
     from longshore.targets.routed import LaneTarget
 
@@ -15,7 +16,7 @@ __all__ = ["PLATFORMS", "target_of"]
 PLATFORMS: Final = ("local", "rest", "kserve")
 
 
-def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int, int] | None = None) -> Target:
+def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int, int] | None = None) -> Target[Release]:
     """The target of a platform that is given by name.
 
     Args:
@@ -44,7 +45,7 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
 
 
-def _routed(inner: LaneTarget) -> Target:
+def _routed(inner: LaneTarget) -> Target[Release]:
     from longshore.targets.routed import RoutedTarget
 
     return RoutedTarget(inner)

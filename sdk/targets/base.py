@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from dataclasses import Field, dataclass, field
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
-from longshore.spec import Endpoint, Health, Release, Service
+from longshore.spec import Endpoint, Health, Service, Traffic
 
 __all__ = [
     "APPLIED_ANNOTATION",
@@ -21,6 +21,7 @@ __all__ = [
     "RELEASE_ANNOTATION",
     "REVISION_LABEL",
     "SERVICE_LABEL",
+    "Deployable",
     "Manifest",
     "Ref",
     "Runtime",
@@ -97,14 +98,41 @@ class Selection:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-class Target(Protocol):
+class Deployable(Protocol):
+    """What the engine asks of what it brings up, which is a dataclass that JSON can hold.
+
+    A :class:`~longshore.spec.Release` is one, an :class:`~longshore.spec.InferenceGraph` another.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def service(self) -> Service:
+        """The endpoint, which outlives what is behind it."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """The share of the requests that it shall answer."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """Name of what runs: equal content gives an equal one."""
+        ...
+
+
+_R_contra = TypeVar("_R_contra", bound=Deployable, contravariant=True)
+
+
+class Target(Protocol[_R_contra]):
     """A serving platform, as pure functions."""
 
     def previews(self, service: Service) -> bool:
         """Whether a revision can run at its own address before it gets traffic."""
         ...
 
-    def render(self, release: Release) -> list[Manifest]:
+    def render(self, release: _R_contra) -> list[Manifest]:
         """The objects that make ``release`` so. The same release gives the same objects."""
         ...
 
@@ -112,7 +140,7 @@ class Target(Protocol):
         """The objects of :meth:`render` by name, in its order; the first one bears the release."""
         ...
 
-    def children(self, release: Release) -> Sequence[Selection]:
+    def children(self, release: _R_contra) -> Sequence[Selection]:
         """What :meth:`health` wants to see beside the objects of :meth:`render`."""
         ...
 
@@ -120,11 +148,11 @@ class Target(Protocol):
         """Where the objects are that each revision has of its own, with :data:`REVISION_LABEL`; none on most."""
         ...
 
-    def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
+    def health(self, release: _R_contra, observed: Sequence[Manifest]) -> Health:
         """Whether the release's very revision does what was asked. Never the verdict on an older one."""
         ...
 
-    def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
+    def endpoint(self, release: _R_contra, observed: Sequence[Manifest]) -> Endpoint:
         """Where the release answers, once it is healthy."""
         ...
 

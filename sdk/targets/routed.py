@@ -23,7 +23,7 @@ from longshore.targets.routes import (
 __all__ = ["LaneTarget", "RoutedTarget", "routed_bearer"]
 
 
-class LaneTarget(Target, Protocol):
+class LaneTarget(Target[Release], Protocol):
     """A platform whose revisions can run beside each other, each under a name of its own (``Release.object_name``)."""
 
     def lane(self, release: Release) -> Lane:

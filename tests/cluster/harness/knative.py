@@ -126,6 +126,9 @@ class Knative(StandIn):
             },
             "spec": {field: value for field, value in template["spec"].items() if field in known},
         }
+        for container in pod["spec"]["containers"]:
+            # what Knative's webhook fills in
+            container["name"] = container.get("name") or "user-container"
         with contextlib.suppress(_Conflict):
             self._post(f"/api/v1/namespaces/{metadata['namespace']}/pods", pod)
 
