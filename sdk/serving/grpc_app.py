@@ -25,16 +25,23 @@ from longshore.serving.core import Predictor
 from longshore.serving.messages import HEALTH, INFERENCE, DecodeError, message
 from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
 
-__all__ = ["SERVICE", "GrpcServer"]
+__all__ = ["CONNECTION_SECONDS", "SERVICE", "GrpcServer"]
 
 SERVICE: Final = f"{INFERENCE}.GRPCInferenceService"
 """Full name of the service."""
 
+CONNECTION_SECONDS: Final = 10.0
+"""How long a connection lasts, unless another time is given: its client then makes a new one, to whichever pod the
+address leads by then."""
+
+# gRPC spreads the ends of connections that began together by a tenth
+_SPREAD: Final = 1.1
 _WORKERS: Final = 16
 """Requests at once; the model answers one after the other anyway, and health checks must not wait for it."""
 
 _CODES: Final = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
 _SERVING: Final = 1
+_NOT_SERVING: Final = 2
 _LENGTH: Final = struct.Struct("<I")
 
 # by datatype: the field of typed contents (None: raw only) and the layout of raw ones (None: each with its length)
@@ -68,23 +75,36 @@ class GrpcServer:
         host: Address to listen on.
         port: Port to listen on; 0 has the kernel choose one.
         message_limit: Largest request in bytes; larger ones are refused with RESOURCE_EXHAUSTED.
+        connection_seconds: How long a connection lasts; what has begun on it is answered.
 
     Attributes:
         port: Where it listens.
+        linger_seconds: How long connections can last that are there now.
 
     Raises:
         ConfigError: If it cannot listen there.
     """
 
-    def __init__(self, predictor: Predictor, host: str, port: int, *, message_limit: int = BODY_LIMIT) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        host: str,
+        port: int,
+        *,
+        message_limit: int = BODY_LIMIT,
+        connection_seconds: float = CONNECTION_SECONDS,
+    ) -> None:
+        self.linger_seconds: Final = connection_seconds * _SPREAD
+        self._draining = False
         options = [
             ("grpc.max_receive_message_length", message_limit),
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_connection_age_ms", round(connection_seconds * 1000)),
             # without, a second server on the same port would take half of the requests
             ("grpc.so_reuseport", 0),
         ]
         self._server = grpc.server(ThreadPoolExecutor(_WORKERS, "grpc"), options=options)
-        self._server.add_generic_rpc_handlers(_handlers(predictor))
+        self._server.add_generic_rpc_handlers(_handlers(predictor, lambda: not self._draining))
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
@@ -94,8 +114,16 @@ class GrpcServer:
         """Answer requests."""
         self._server.start()
 
+    def drain(self) -> None:
+        """Say that it is not ready any more, and go on answering.
+
+        gRPC cancels requests that come in while it stops. After ``linger_seconds``, each connection that was there has
+        ended by itself, which loses none; new ones lead elsewhere by then.
+        """
+        self._draining = True
+
     def stop(self, grace_seconds: float) -> threading.Event:
-        """Take no more requests: they are refused with UNAVAILABLE, which clients take elsewhere. Does not wait.
+        """Take no more requests. Does not wait.
 
         Args:
             grace_seconds: Time to answer those that have begun.
@@ -107,10 +135,15 @@ class GrpcServer:
         return ended
 
 
-def _handlers(predictor: Predictor) -> Sequence[grpc.GenericRpcHandler]:
+def _handlers(predictor: Predictor, ready: Callable[[], bool]) -> Sequence[grpc.GenericRpcHandler]:
     def model_ready(request: Any) -> Fields:
         protocol.check_model(predictor, request.name, request.version)
-        return {"ready": True}
+        return {"ready": ready()}
+
+    def health(request: Any) -> Fields:
+        if request.service not in ("", SERVICE):
+            raise RequestError(404, f"there is no service {request.service!r} here: this server has {SERVICE!r}")
+        return {"status": _SERVING if ready() else _NOT_SERVING}
 
     def model_metadata(request: Any) -> Fields:
         protocol.check_model(predictor, request.name, request.version)
@@ -124,10 +157,9 @@ def _handlers(predictor: Predictor) -> Sequence[grpc.GenericRpcHandler]:
     def measured() -> AbstractContextManager[None]:
         return protocol.measured(predictor, "grpc-v2")
 
-    # none of them is asked while the server stops
     inference: dict[str, Work] = {
         "ServerLive": lambda _: {"live": True},
-        "ServerReady": lambda _: {"ready": True},
+        "ServerReady": lambda _: {"ready": ready()},
         "ModelReady": model_ready,
         "ServerMetadata": lambda _: protocol.server_v2(),
         "ModelMetadata": model_metadata,
@@ -136,14 +168,8 @@ def _handlers(predictor: Predictor) -> Sequence[grpc.GenericRpcHandler]:
     handlers["ModelInfer"] = _handler(INFERENCE, "ModelInfer", model_infer, measured)
     return (
         grpc.method_handlers_generic_handler(SERVICE, handlers),
-        grpc.method_handlers_generic_handler(f"{HEALTH}.Health", {"Check": _handler(HEALTH, "HealthCheck", _health)}),
+        grpc.method_handlers_generic_handler(f"{HEALTH}.Health", {"Check": _handler(HEALTH, "HealthCheck", health)}),
     )
-
-
-def _health(request: Any) -> Fields:
-    if request.service not in ("", SERVICE):
-        raise RequestError(404, f"there is no service {request.service!r} here: this server has {SERVICE!r}")
-    return {"status": _SERVING}
 
 
 def _handler(

@@ -18,7 +18,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -75,7 +74,6 @@ class _Process:
     def __init__(self, app: FastAPI, rpc: GrpcServer | None, private: socket.socket, drain_seconds: float) -> None:
         self._app = app
         self._rpc = rpc
-        self._rpc_ended: threading.Event | None = None
         self._private = private
         self._public: socket.socket | None = None
         self._drain_seconds = drain_seconds
@@ -147,7 +145,7 @@ class _Process:
             for server in listener.servers:
                 server.close()
         if self._rpc is not None:
-            self._rpc_ended = self._rpc.stop(self._drain_seconds)
+            self._rpc.drain()
         self._retired.set()
 
     async def _retire_soon(self) -> None:
@@ -156,6 +154,7 @@ class _Process:
     async def _drain(self) -> None:
         """Answer what has begun, and let clients close their connections before this end does."""
         started = time.monotonic()
+        rpc = None if self._rpc is None else asyncio.create_task(self._end_rpc(self._rpc))
         # uvicorn tells nobody when a connection ends, so its list is looked at now and then
         while self._connections():
             waited = time.monotonic() - started
@@ -165,8 +164,13 @@ class _Process:
         for listener in self._listeners:
             listener.should_exit = True
         await asyncio.gather(*self._tasks)
-        if self._rpc_ended is not None:
-            await asyncio.to_thread(self._rpc_ended.wait)
+        if rpc is not None:
+            await rpc
+
+    async def _end_rpc(self, rpc: GrpcServer) -> None:
+        linger = min(rpc.linger_seconds, self._drain_seconds)
+        await asyncio.sleep(linger)
+        await asyncio.to_thread(rpc.stop(self._drain_seconds - linger).wait)
 
     def _connections(self) -> int:
         return sum(len(listener.server_state.connections) for listener in self._listeners)
@@ -204,6 +208,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
+    parser.add_argument("--grpc-connection-seconds", type=float, help="how long a connection of gRPC lasts; 10 without")
     parser.add_argument("--control", type=Path, help="path of the control socket")
     parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
@@ -274,10 +279,11 @@ def _load(options: Namespace) -> tuple[FastAPI, GrpcServer | None]:
 
 def _grpc(predictor: Predictor, options: Namespace) -> GrpcServer:
     try:
-        from longshore.serving.grpc_app import GrpcServer
+        from longshore.serving.grpc_app import CONNECTION_SECONDS, GrpcServer
     except ModuleNotFoundError as error:
         raise MissingExtra("serving over gRPC", "grpcio", "serve") from error
-    return GrpcServer(predictor, options.host, options.grpc_port)
+    seconds = options.grpc_connection_seconds or CONNECTION_SECONDS
+    return GrpcServer(predictor, options.host, options.grpc_port, connection_seconds=seconds)
 
 
 def _run(process: Callable[[], _Process], control: Path | None, ready: Callable[[], None]) -> None:
