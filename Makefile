@@ -68,7 +68,7 @@ reference: $(READY)  ## Generate the component reference into docs/reference/, r
 lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra local --extra xgboost --extra lightgbm --extra s3 \
+		--extra local --extra xgboost --extra lightgbm --extra onnx --extra s3 \
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
@@ -78,7 +78,7 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra all --constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra serve --extra xgboost --extra lightgbm --extra s3 --extra gcs --extra azure \
+		--extra serve --extra xgboost --extra lightgbm --extra onnx --extra s3 --extra gcs --extra azure \
 		--constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
 	@for image in tests/cluster/images/*/; do \

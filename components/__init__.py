@@ -11,7 +11,7 @@ _STAGES: Final = {
     "validate": ("validate_data", "evaluate_model", "validate_model"),
     "train": ("train_sklearn",),
     "register": ("register_model",),
-    "package": ("package_model",),
+    "package": ("package_model", "package_onnx"),
     "deploy": (
         "deploy_model",
         "deploy_kserve",

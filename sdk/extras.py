@@ -14,6 +14,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "monitor": ("scipy", "prometheus_client"),
     "xgboost": ("xgboost",),
     "lightgbm": ("lightgbm",),
+    "onnx": ("onnxruntime",),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),

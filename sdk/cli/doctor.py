@@ -28,6 +28,7 @@ _FEATURES: Final = {
     "monitor": "monitoring and drift",
     "xgboost": "XGBoost estimators",
     "lightgbm": "LightGBM estimators",
+    "onnx": "ONNX models",
     "s3": "s3:// storage",
     "gcs": "gs:// storage",
     "azure": "abfs:// storage",

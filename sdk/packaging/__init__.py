@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         package_model,
         read_card,
         save_model,
+        save_onnx,
         verify,
     )
 
@@ -26,7 +27,16 @@ _HOME: Final = {
     **dict.fromkeys(("Column", "FeatureBins", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"),
     **dict.fromkeys(("bin_counts", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"),
     **dict.fromkeys(
-        ("LoadedModel", "directory_digest", "load_model", "package_model", "read_card", "save_model", "verify"),
+        (
+            "LoadedModel",
+            "directory_digest",
+            "load_model",
+            "package_model",
+            "read_card",
+            "save_model",
+            "save_onnx",
+            "verify",
+        ),
         "longshore.packaging.model",
     ),
 }
@@ -47,6 +57,7 @@ __all__ = [
     "read_card",
     "rows_to_frame",
     "save_model",
+    "save_onnx",
     "verify",
 ]
 

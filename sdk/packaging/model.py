@@ -38,13 +38,15 @@ __all__ = [
     "package_model",
     "read_card",
     "save_model",
+    "save_onnx",
     "verify",
 ]
 
 CARD_FILE: Final = "model.json"
 MODEL_FILE: Final = "model.joblib"
 
-_OPTIONAL_LIBRARIES: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm"}
+_ONNX_FILE: Final = "model.onnx"
+_OPTIONAL_LIBRARIES: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm", "onnxruntime": "onnx"}
 
 # joblib.load reads plain pickles too; the protocol is pinned so that a later default does not change digests
 _PICKLE_PROTOCOL: Final = 5
@@ -74,9 +76,34 @@ def save_model(directory: Path, model: Any, card: ModelCard) -> str:
                 pickle.dump(model, stream, protocol=_PICKLE_PROTOCOL)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise ModelError(f"the model {type(model).__name__} cannot be stored: {error}") from error
-        card = replace(card, files={MODEL_FILE: _file_digest(path)})
-        (work / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
-        return directory_digest(work)
+        return _complete(work, path, card)
+
+
+def save_onnx(directory: Path, content: bytes, card: ModelCard) -> str:
+    """Write the model directory of an ONNX file: whole, or not at all.
+
+    Args:
+        directory: Where to; what is there is replaced.
+        content: The file's bytes.
+        card: Its card, as :func:`longshore.training.describe_onnx` gives it; ``files`` is filled in here.
+
+    Returns:
+        The directory's digest.
+
+    Raises:
+        StorageError: If it could not be written.
+    """
+    with storage.replace_directory(directory) as work:
+        path = work / _ONNX_FILE
+        path.write_bytes(content)
+        return _complete(work, path, card)
+
+
+def _complete(work: Path, path: Path, card: ModelCard) -> str:
+    """Write the card beside the model's file; gives the digest of both."""
+    card = replace(card, files={path.name: _file_digest(path)})
+    (work / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
+    return directory_digest(work)
 
 
 def _stream_digest(stream: IO[bytes]) -> str:
@@ -193,7 +220,7 @@ class LoadedModel:
     """A verified model, ready to predict.
 
     Args:
-        model: The fitted estimator.
+        model: The fitted estimator, or what has its ``predict`` and, for probabilities, ``predict_proba``.
         card: Its card.
         directory: Where it was loaded from.
     """
@@ -256,14 +283,19 @@ def load_model(directory: Path, digest: str | None = None) -> LoadedModel:
     """
     card = _verified_card(directory, digest)
     _check_libraries(directory, card)
-    if MODEL_FILE not in card.files:
-        raise ModelError(f"{directory} has no {MODEL_FILE}: its format is {card.format!r}, which cannot be loaded here")
-    path = directory / MODEL_FILE
+    name = _ONNX_FILE if card.format == "onnx" else MODEL_FILE
+    if name not in card.files:
+        raise ModelError(f"{directory} has no {name}: its format is {card.format!r}, which cannot be loaded here")
+    path = directory / name
     # the very bytes that were checked are loaded, even if the file changes meanwhile
     content = path.read_bytes()
     actual = "sha256:" + hashlib.sha256(content).hexdigest()
-    if actual != card.files[MODEL_FILE]:
-        raise DigestMismatch(str(path), card.files[MODEL_FILE], actual)
+    if actual != card.files[name]:
+        raise DigestMismatch(str(path), card.files[name], actual)
+    if card.format == "onnx":
+        from longshore.packaging.onnx import load_onnx
+
+        return LoadedModel(model=load_onnx(content, card, str(path)), card=card, directory=directory)
     return LoadedModel(model=_unpickle(path, content), card=card, directory=directory)
 
 

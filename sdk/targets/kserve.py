@@ -83,7 +83,7 @@ class _Runtime:
 
 
 _OWN: Final = _Runtime(LONGSHORE_RUNTIME, ("v1", "v2", "grpc-v2"))
-_OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm"})
+_OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "onnx"})
 
 # What KServe brings, by format: the runtime that loads the format's own files without code of the user. KServe's choice
 # is by priority alone: it finds none for mlflow unless v2 is asked for, and takes another server for sklearn in v2.

@@ -13,19 +13,23 @@ if TYPE_CHECKING:
     from longshore.training.columns import infer_columns, settle_types
     from longshore.training.data import read_dataset, read_table, table_digest, write_table
     from longshore.training.fit import TrainedModel, train_sklearn
+    from longshore.training.onnx import describe_onnx, read_onnx
     from longshore.training.splitting import split
 
 _HOME: Final = {
     **dict.fromkeys(("infer_columns", "settle_types"), "longshore.training.columns"),
     **dict.fromkeys(("read_dataset", "read_table", "table_digest", "write_table"), "longshore.training.data"),
     **dict.fromkeys(("TrainedModel", "train_sklearn"), "longshore.training.fit"),
+    **dict.fromkeys(("describe_onnx", "read_onnx"), "longshore.training.onnx"),
     "split": "longshore.training.splitting",
 }
 
 __all__ = [
     "TrainedModel",
+    "describe_onnx",
     "infer_columns",
     "read_dataset",
+    "read_onnx",
     "read_table",
     "settle_types",
     "split",

@@ -82,6 +82,13 @@ def test_a_packaged_model_is_served_by_longshores_runtime():
     assert predictor()["labels"] == {REVISION_LABEL: RELEASE.revision}
 
 
+@pytest.mark.parametrize(("digest", "runtime"), [(MODEL.digest, "longshore"), (None, "kserve-tritonserver")])
+def test_onnx_is_served_by_longshore_where_longshore_packaged_it(digest, runtime):
+    model = predictor(replace(MODEL, format="onnx", digest=digest))["model"]
+    assert (model["runtime"], model["modelFormat"]["name"]) == (runtime, "onnx")
+    assert "onnx" in [entry["name"] for entry in serving_runtime()["spec"]["supportedModelFormats"]]
+
+
 RUNTIMES = [
     ("sklearn", None, "kserve-sklearnserver", "v1"),
     ("sklearn", "v2", "kserve-sklearnserver", "v2"),
