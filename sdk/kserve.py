@@ -1,22 +1,23 @@
-"""What only KServe has, brought up by the engine: several services behind one endpoint."""
+"""What only KServe has, brought up by the engine: several services behind one endpoint, and language models."""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from longshore.deployment import default_namespace
 from longshore.errors import DeployError, InvalidValue
 from longshore.release import PATIENCE_SECONDS, Deployment, Probe, deploy
-from longshore.spec import Endpoint, InferenceGraph, Service
+from longshore.spec import Endpoint, InferenceGraph, LLMService, Service
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
+    from longshore.targets.base import Ref
 
-__all__ = ["answers", "delete_graph", "deploy_graph"]
+__all__ = ["answers", "delete_graph", "delete_llm", "deploy_graph", "deploy_llm"]
 
 _PAUSE_SECONDS: Final = 0.1
 
@@ -72,13 +73,71 @@ def deploy_graph(
     )
 
 
+def deploy_llm(
+    llm: LLMService,
+    *,
+    session: Session | None = None,
+    timeout_seconds: float = 1800,
+    patience_seconds: float = PATIENCE_SECONDS,
+    force: bool = False,
+    kserve_version: tuple[int, int] | None = None,
+    on_progress: Callable[[str], None] = _log.info,
+) -> Deployment[LLMService]:
+    """Serve a language model and return once all pods of its very revision are ready, and requests are brought there.
+
+    On any failure what served before is brought back; where nothing did, nothing is left. A rollout needs room for one
+    more replica: where there is none, the new pods wait, and the deploy fails after ``patience_seconds``.
+
+    Args:
+        llm: The model and its endpoint.
+        session: The cluster; None is the one at hand.
+        timeout_seconds: For each wait until the revision is ready, its download included.
+        patience_seconds: For what stalls the revision from outside to end: GPUs that are taken, a gateway that is away.
+        force: Take over what somebody else has set in the LLMInferenceService.
+        kserve_version: Version of KServe in the cluster; None reads it there.
+        on_progress: Called with a sentence whenever something new is known.
+
+    Raises:
+        ConfigError: If the request cannot be carried out as written.
+        ClusterError: If the cluster refuses or cannot be reached, or has no LLMInferenceService.
+        DeployError: If the model did not come up; says what serves instead.
+    """
+    from longshore import cluster
+    from longshore.targets.kserve_llm import KServeLLMTarget
+
+    KServeLLMTarget().render(llm)
+    runtime = cluster.ClusterRuntime(session, force=force)
+    version = kserve_version or cluster.kserve_version(runtime.session)
+    return deploy(
+        llm,
+        target=KServeLLMTarget() if version is None else KServeLLMTarget(version),
+        runtime=runtime,
+        timeout_seconds=timeout_seconds,
+        patience_seconds=patience_seconds,
+        on_progress=on_progress,
+    )
+
+
 def delete_graph(name: str, *, namespace: str | None = None, session: Session | None = None) -> None:
     """Remove a graph, and not what its steps ask. What is gone already is no error."""
-    from longshore.cluster import ClusterRuntime
     from longshore.targets.kserve_graph import KServeGraphTarget
 
-    place = namespace or default_namespace("kserve", session)
-    refs = KServeGraphTarget().objects(Service(name=name, namespace=place))
+    service = Service(name=name, namespace=namespace or default_namespace("kserve", session))
+    _delete(KServeGraphTarget().objects(service), session)
+
+
+def delete_llm(name: str, *, namespace: str | None = None, session: Session | None = None) -> None:
+    """Remove a language model's service. What is gone already is no error."""
+    from longshore.targets.kserve_llm import KServeLLMTarget
+
+    service = Service(name=name, namespace=namespace or default_namespace("kserve", session))
+    # every version of KServe that has the kind serves the oldest one
+    _delete(KServeLLMTarget((0, 16)).objects(service), session)
+
+
+def _delete(refs: Sequence[Ref], session: Session | None) -> None:
+    from longshore.cluster import ClusterRuntime
+
     runtime = ClusterRuntime(session)
     with runtime.lock(refs[0]):
         runtime.delete(refs)

@@ -13,6 +13,7 @@ from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
 from longshore.targets.base import MANAGED_BY, Manifest, Target
 from longshore.targets.kserve_graph import KServeGraphTarget
+from longshore.targets.kserve_llm import KServeLLMTarget
 
 __all__ = ["DEPLOYER", "deployer_objects"]
 
@@ -80,7 +81,7 @@ def _targets(platform: str) -> tuple[Target[Any], ...]:
     """What a platform brings up in a cluster."""
     target = target_of(platform)
     if platform == "kserve":
-        return target, KServeGraphTarget()
+        return target, KServeGraphTarget(), KServeLLMTarget()
     # what is on this machine no cluster has to allow
     return () if platform == "local" else (target,)
 

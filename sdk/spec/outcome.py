@@ -24,7 +24,7 @@ class Endpoint:
         model: Name of the model in request paths.
         revision: The revision that answers at ``revision_url``.
         revision_url: Base URL of that very revision, if the platform has one.
-        protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol).
+        protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol), ``openai`` (OpenAI's).
         headers: Sent with every request, such as the host header of an ingress.
         takes: ``rows`` where a longshore server answers, which takes rows by column name as they are; ``tensors`` where
             another one does.

@@ -22,6 +22,13 @@ from longshore.targets.base import (
     Selection,
 )
 from longshore.targets.kserve_health import SERVICE_LABEL, inference_service_health
+from longshore.targets.kserve_huggingface import (
+    check_huggingface,
+    server_arguments,
+    spoken,
+    token_environment,
+    token_secret,
+)
 from longshore.targets.pods import (
     LINGER_SECONDS,
     REVISION_LABEL,
@@ -183,8 +190,8 @@ class KServeTarget:
         service, options = release.service, _options(release)
         self._check(release, options)
         annotations = {f"{_GROUP}/deploymentMode": self._mode(options), **_autoscaler(service, options)}
-        if options.storage_secret is not None:
-            annotations[f"{_GROUP}/storageSecretName"] = options.storage_secret
+        if (secret := options.storage_secret or token_secret(release)) is not None:
+            annotations[f"{_GROUP}/storageSecretName"] = secret
         spec: dict[str, Any] = {"predictor": self._predictor(release, options)}
         for kind in ("transformer", "explainer"):
             if (container := getattr(options, kind)) is not None:
@@ -238,7 +245,7 @@ class KServeTarget:
             # the other servers are told the service's name only
             model=release.model.name if runtime is _OWN else service.name,
             revision=release.revision,
-            protocols=runtime.protocols if runtime is not None else (options.protocol or "v1",),
+            protocols=spoken(release) or (runtime.protocols if runtime is not None else (options.protocol or "v1",)),
             takes="rows" if runtime is _OWN else "tensors",
         )
 
@@ -281,11 +288,12 @@ class KServeTarget:
             "modelFormat": model_format,
             "runtime": runtime.name if runtime is not None else options.runtime,
             "storageUri": model.uri,
-            "args": [*(_server_arguments(release) if runtime is _OWN else ()), *options.args],
+            "args": [*(_server_arguments(release) if runtime is _OWN else server_arguments(release)), *options.args],
             **environment(service.env, service.secrets),
             "resources": _resources(service.resources, runtime),
             "terminationMessagePolicy": "FallbackToLogsOnError",
         }
+        container["env"] += token_environment(release)
         protocol = options.protocol or (runtime.protocols[0] if runtime is not None else None)
         if protocol is not None:
             container["protocolVersion"] = protocol
@@ -352,6 +360,7 @@ class KServeTarget:
                 f"the runtime {runtime.name} speaks {', '.join(runtime.protocols)}",
             )
         self._check_uri(release.model.uri)
+        check_huggingface(release, self.version)
 
     def _check_uri(self, uri: str) -> None:
         scheme, found, rest = uri.partition("://")

@@ -232,6 +232,19 @@ def test_the_same_revision_failing_is_not_called_restored(target):
         deploy(release("1"), target=target, runtime=runtime)
 
 
+def test_another_wish_for_the_same_revision_is_taken_back(target):
+    runtime = Memory()
+    first = deploy(release("1"), target=target, runtime=runtime)
+
+    def refuse(_endpoint):
+        raise DeployError("no answer")
+
+    with pytest.raises(DeployError, match="serves as before") as caught:
+        deploy(release("1", 50), target=target, runtime=runtime, probe=refuse)
+    assert caught.value.restored == first.release.revision
+    assert runtime.applied[-1] == ("1", 100)
+
+
 def test_a_candidate_left_by_a_killed_deploy_is_not_what_serves():
     runtime, target = Memory(), Things(previews=True)
     deploy(release("1"), target=target, runtime=runtime)
