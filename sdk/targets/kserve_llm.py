@@ -312,8 +312,9 @@ def _conditions(service: Manifest, observed: Sequence[Manifest]) -> Health:
     conditions = {c["type"]: c for c in status.get("conditions") or ()}
     if conditions.get("Ready", {}).get("status") == "True":
         return Health.ready()
-    # the whole repeats the reason of one of its parts
+    # the whole repeats the reason of one of its parts, and of pods that are on their way KServe only knows later
     failed = [c for kind, c in sorted(conditions.items()) if c["status"] == "False" and kind != "Ready"]
+    failed = [c for c in failed if "Workload" not in c["type"] or (c.get("reason") or "").endswith("Error")]
     told = next((c for c in failed if c.get("message")), next(iter(failed), None))
     words = _last_error(service, observed)
     if told is None and words is None:

@@ -293,6 +293,22 @@ STATES = {
         STALLED,
         "Reconciliation failed: no account",
     ),
+    "KServe has not seen yet that the pods are ready": (
+        LLM,
+        [
+            live(ready="False", conditions=[false("MainWorkloadReady", "MinimumReplicasUnavailable", "no pods")]),
+            deployment(),
+            pod(),
+        ],
+        PROGRESSING,
+        "KServe has not said yet",
+    ),
+    "KServe cannot make the pods": (
+        LLM,
+        [live(ready="False", conditions=[false("MainWorkloadReady", "ReconcileWorkloadServiceError", "quota")])],
+        STALLED,
+        "MainWorkloadReady: ReconcileWorkloadServiceError: quota",
+    ),
     "new pods are coming, whatever KServe says": (
         LLM,
         [live(), deployment(available=0), pod(ready="False")],
