@@ -5,9 +5,13 @@ from dataclasses import replace
 
 import pytest
 from harness.fleet import FAIL, READY_DELAY
+from kfp.dsl import Artifact
 
+from longshore import components
+from longshore.artifacts import read_endpoint
 from longshore.errors import ClusterError, DeployError
 from longshore.kserve import delete_llm, deploy_llm
+from longshore.rbac import deployer_objects
 from longshore.spec import (
     HuggingFaceOptions,
     KServeOptions,
@@ -115,6 +119,21 @@ def test_a_language_model_is_deployed_replaced_scaled_and_deleted(llm, bring_up,
     delete_llm("chat", namespace=llm.service.namespace, session=runtime.session)
     assert found(runtime, llm) is None
     delete_llm("chat", namespace=llm.service.namespace, session=runtime.session)
+
+
+def test_the_steps_do_with_the_least_role(llm, runtime, fleet, monkeypatch):
+    namespace = llm.service.namespace
+    for manifest in deployer_objects(namespace, service_account="worker", platforms=["kserve"]):
+        fleet.apply(manifest)
+    monkeypatch.setenv("KUBECONFIG", str(fleet.kubeconfig_of(namespace, "worker")))
+    endpoint = Artifact()
+    given = {"name": "chat", "namespace": namespace, "uri": llm.uri, "args": ["--seed=1"], "parallelism": {"tensor": 1}}
+    _, revision, replaced = components.get("deploy_llm_inference_service").python_func(endpoint, **given)
+    assert replaced == ""
+    assert read_endpoint(endpoint).revision == revision
+    assert read_endpoint(endpoint).protocols == ("openai",)
+    components.get("delete_llm_inference_service").python_func("chat", namespace=namespace)
+    assert found(runtime, llm) is None
 
 
 def test_prompts_are_read_by_pods_of_their_own(llm, bring_up, runtime):
