@@ -20,6 +20,8 @@ _STAGES: Final = {
         "rollback_model",
         "deploy_inference_graph",
         "delete_inference_graph",
+        "deploy_llm_inference_service",
+        "delete_llm_inference_service",
         "predict_endpoint",
     ),
     "monitor": ("monitor_endpoint",),

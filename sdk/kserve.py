@@ -1,4 +1,4 @@
-"""What only KServe has, brought up by the engine: several services behind one endpoint."""
+"""What only KServe has, brought up by the engine: several services behind one endpoint, and language models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from longshore.deployment import default_namespace
 from longshore.errors import DeployError, InvalidValue
 from longshore.release import PATIENCE_SECONDS, Deployment, Probe, deploy, remove
-from longshore.spec import Endpoint, InferenceGraph, Service
+from longshore.spec import Endpoint, InferenceGraph, LLMService, Service
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
+    from longshore.targets.base import Target
 
-__all__ = ["answers", "delete_graph", "deploy_graph"]
+__all__ = ["answers", "delete_graph", "delete_llm", "deploy_graph", "deploy_llm"]
 
 _PAUSE_SECONDS: Final = 0.1
 
@@ -72,13 +73,71 @@ def deploy_graph(
     )
 
 
+def deploy_llm(
+    llm: LLMService,
+    *,
+    session: Session | None = None,
+    timeout_seconds: float = 1800,
+    patience_seconds: float = PATIENCE_SECONDS,
+    force: bool = False,
+    kserve_version: tuple[int, int] | None = None,
+    on_progress: Callable[[str], None] = _log.info,
+) -> Deployment[LLMService]:
+    """Serve a language model and return once all pods of its very revision are ready, and requests are brought there.
+
+    On any failure what served before is brought back; where nothing did, nothing is left. A rollout needs room for one
+    more replica: where there is none, the new pods wait, and the deploy fails after ``patience_seconds``.
+
+    Args:
+        llm: The model and its endpoint.
+        session: The cluster; None is the one at hand.
+        timeout_seconds: For each wait until the revision is ready, its download included.
+        patience_seconds: For what stalls the revision from outside to end: GPUs that are taken, a gateway that is away.
+        force: Take over what somebody else has set in the LLMInferenceService.
+        kserve_version: Version of KServe in the cluster; None reads it there.
+        on_progress: Called with a sentence whenever something new is known.
+
+    Raises:
+        ConfigError: If the request cannot be carried out as written.
+        ClusterError: If the cluster refuses or cannot be reached, or has no LLMInferenceService.
+        DeployError: If the model did not come up; says what serves instead.
+    """
+    from longshore import cluster
+    from longshore.targets.kserve_llm import KServeLLMTarget
+
+    KServeLLMTarget().render(llm)
+    runtime = cluster.ClusterRuntime(session, force=force)
+    version = kserve_version or cluster.kserve_version(runtime.session)
+    return deploy(
+        llm,
+        target=KServeLLMTarget() if version is None else KServeLLMTarget(version),
+        runtime=runtime,
+        timeout_seconds=timeout_seconds,
+        patience_seconds=patience_seconds,
+        on_progress=on_progress,
+    )
+
+
 def delete_graph(name: str, *, namespace: str | None = None, session: Session | None = None) -> None:
     """Remove a graph, and not what its steps ask. What is gone already is no error."""
-    from longshore.cluster import ClusterRuntime
     from longshore.targets.kserve_graph import KServeGraphTarget
 
+    _delete(KServeGraphTarget(), name, namespace, session)
+
+
+def delete_llm(name: str, *, namespace: str | None = None, session: Session | None = None) -> None:
+    """Remove a language model's service. What is gone already is no error."""
+    from longshore.targets.kserve_llm import KServeLLMTarget
+
+    # every version of KServe that has the kind serves the oldest one
+    _delete(KServeLLMTarget((0, 16)), name, namespace, session)
+
+
+def _delete(target: Target[Any], name: str, namespace: str | None, session: Session | None) -> None:
+    from longshore.cluster import ClusterRuntime
+
     place = namespace or default_namespace("kserve", session)
-    remove(Service(name=name, namespace=place), target=KServeGraphTarget(), runtime=ClusterRuntime(session))
+    remove(Service(name=name, namespace=place), target=target, runtime=ClusterRuntime(session))
 
 
 def answers(example: Any, *, timeout_seconds: float = 30) -> Probe:

@@ -14,6 +14,7 @@ from longshore.spec import (
     GraphStep,
     InferenceGraph,
     KServeOptions,
+    LLMService,
     ModelSource,
     Release,
     Router,
@@ -23,6 +24,7 @@ from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
 from longshore.targets.base import MANAGED_BY, Deployable, Manifest, Target
 from longshore.targets.kserve_graph import KServeGraphTarget
+from longshore.targets.kserve_llm import KServeLLMTarget
 
 __all__ = ["DEPLOYER", "deployer_objects"]
 
@@ -105,6 +107,7 @@ def _ways(platform: str) -> Iterator[tuple[Target[Any], Deployable]]:
     if platform == "kserve":
         for service in _SERVICES[:2]:
             yield KServeGraphTarget(), InferenceGraph(service=service, nodes={"root": _NODE})
+        yield KServeLLMTarget(), LLMService(service=_SERVICES[0], uri="hf://any/model")
 
 
 def _resource(api_version: str, kind: str) -> tuple[str, str]:

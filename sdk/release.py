@@ -295,7 +295,7 @@ class _Attempt(Generic[_R]):
                 # refused before it was tried: what serves was not touched, only what stands beside it may have been
                 if others := _marked(self.target.render(self.previous), self.previous, None)[1:]:
                     self.runtime.apply(others)
-            elif self.previous.revision == release.revision and self.previous.traffic == release.traffic:
+            elif self.previous == release:
                 return "the failing revision is the one that served before"
             else:
                 self.on_progress(f"{self.previous.revision}: restoring what served before")

@@ -91,7 +91,7 @@ def roles(folder: Path) -> None:
 def kserve(folder: Path) -> None:
     """Write what a cluster with KServe needs, once, into ``folder``."""
     from longshore.cli.rbac import as_yaml
-    from longshore.targets.kserve import serving_runtime
+    from longshore.targets.kserve_runtimes import serving_runtime
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "runtime.yaml").write_text(

@@ -41,6 +41,7 @@ def deploy_kserve(
     explainer: Optional[Dict[str, Any]] = None,
     logger: Optional[Dict[str, Any]] = None,
     batcher: Optional[Dict[str, Any]] = None,
+    huggingface: Optional[Dict[str, Any]] = None,
     request_timeout_seconds: Optional[int] = None,
     kserve_version: Optional[str] = None,
     registry: Optional[str] = None,
@@ -92,6 +93,8 @@ def deploy_kserve(
         explainer: Container that explains predictions, in the same form.
         logger: Sends requests and answers on: ``url`` and, if need be, ``mode`` (``all``, ``request``, ``response``).
         batcher: Gathers V1 requests: ``max_size``, ``max_latency_ms`` and ``timeout_seconds``.
+        huggingface: For a model of the format ``huggingface``: ``task``, ``backend``, ``dtype``, ``max_length``,
+            ``tensor_parallel``, ``token_secret`` and the other fields of ``HuggingFaceOptions``.
         request_timeout_seconds: For a request, in Knative mode.
         kserve_version: Version of KServe in the cluster, such as ``0.17``; by default it is read there.
         registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
@@ -133,6 +136,7 @@ def deploy_kserve(
         "explainer": explainer,
         "logger": logger,
         "batcher": batcher,
+        "huggingface": huggingface,
         "timeout_seconds": request_timeout_seconds,
         "args": args or [],
     }

@@ -6,7 +6,7 @@ import click
 
 from longshore.cli.app import debug_option
 from longshore.cli.rbac import as_yaml
-from longshore.targets.kserve import serving_runtime
+from longshore.targets.kserve_runtimes import serving_runtime
 from longshore.targets.pods import SERVER_IMAGE
 
 __all__ = ["runtime"]

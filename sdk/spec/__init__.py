@@ -7,7 +7,9 @@ connection or imports a platform's client.
 from __future__ import annotations
 
 from longshore.spec.graph import GraphNode, GraphStep, GraphTimeouts, InferenceGraph
+from longshore.spec.huggingface import HuggingFaceOptions
 from longshore.spec.kserve import Batcher, Container, KServeOptions, PayloadLogger
+from longshore.spec.llm import LLMPrefill, LLMRouter, LLMService, Parallelism
 from longshore.spec.outcome import Endpoint, Health, HealthState
 from longshore.spec.plain import from_plain, to_plain
 from longshore.spec.router import ROUTERS, Router
@@ -24,9 +26,14 @@ __all__ = [
     "GraphTimeouts",
     "Health",
     "HealthState",
+    "HuggingFaceOptions",
     "InferenceGraph",
     "KServeOptions",
+    "LLMPrefill",
+    "LLMRouter",
+    "LLMService",
     "ModelSource",
+    "Parallelism",
     "PayloadLogger",
     "Release",
     "Resources",

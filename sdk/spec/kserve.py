@@ -16,6 +16,7 @@ from longshore.spec.checks import (
     check_range,
     check_subdomain,
 )
+from longshore.spec.huggingface import HuggingFaceOptions
 from longshore.spec.values import Resources
 
 __all__ = ["Batcher", "Container", "KServeOptions", "PayloadLogger"]
@@ -123,6 +124,7 @@ class KServeOptions:
         batcher: Gathers requests.
         timeout_seconds: For a request, where Knative limits it.
         args: Arguments for the runtime's server beyond its own.
+        huggingface: How the Hugging Face server serves a model of the format ``huggingface``.
     """
 
     mode: KServeMode = "Standard"
@@ -136,6 +138,7 @@ class KServeOptions:
     batcher: Batcher | None = None
     timeout_seconds: int | None = None
     args: Sequence[str] = ()
+    huggingface: HuggingFaceOptions | None = None
 
     def __post_init__(self) -> None:
         check_choice("KServeOptions.mode", self.mode, _MODES)

@@ -25,7 +25,7 @@ class Endpoint:
         revision: The revision that answers at ``revision_url``.
         revision_url: Base URL of that very revision, if the platform has one.
         protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol), ``grpc-v2`` (the latter
-            over gRPC).
+            over gRPC), ``openai`` (OpenAI's).
         headers: Sent with every request, such as the host header of an ingress.
         takes: ``rows`` where a longshore server answers, which takes rows by column name as they are; ``tensors`` where
             another one does.

@@ -24,6 +24,7 @@ from longshore.spec import (
 )
 from longshore.targets.base import REVISION_LABEL, Manifest, Ref, Selection
 from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
+from longshore.targets.kserve_runtimes import GROUP, options_of
 from longshore.targets.pods import container_resources, scheduling
 from longshore.targets.workload import deployment_health, pod_health
 
@@ -32,10 +33,9 @@ __all__ = ["GRAPH_LABEL", "KServeGraphTarget"]
 GRAPH_LABEL: Final = "serving.kserve.io/inferencegraph"
 """KServe's label of all that it makes for an InferenceGraph."""
 
-_GROUP: Final = "serving.kserve.io"
-_API_VERSION: Final = f"{_GROUP}/v1alpha1"
+_API_VERSION: Final = f"{GROUP}/v1alpha1"
 _KIND: Final = "InferenceGraph"
-_STOP: Final = f"{_GROUP}/stop"
+_STOP: Final = f"{GROUP}/stop"
 _MODES: Final = {"Standard": "RawDeployment", "Knative": "Serverless"}
 # of the Service's other fields a router has nothing
 _UNUSED: Final = ("env", "secrets", "image", "port", "router")
@@ -59,7 +59,7 @@ class KServeGraphTarget:
         Raises:
             InvalidValue: If it asks for what a graph, or this version of KServe, does not have.
         """
-        service, options = release.service, _options(release.service)
+        service, options = release.service, options_of(release.service)
         self._check(release, options)
         mode = options.mode if self.version >= (0, 16) else _MODES[options.mode]
         spec: dict[str, Any] = {
@@ -85,7 +85,7 @@ class KServeGraphTarget:
                     "labels": {**service.labels, GRAPH_LABEL: service.name, REVISION_LABEL: release.revision},
                     "annotations": {
                         **service.annotations,
-                        f"{_GROUP}/deploymentMode": mode,
+                        f"{GROUP}/deploymentMode": mode,
                         **_autoscaler(service, options),
                     },
                 },
@@ -114,13 +114,13 @@ class KServeGraphTarget:
                 Selection("serving.knative.dev/v1", "Service", namespace, labels),
                 Selection("serving.knative.dev/v1", "Revision", namespace, labels),
             )
-            if _options(service).mode == "Knative"
+            if options_of(service).mode == "Knative"
             else (Selection("apps/v1", "Deployment", namespace, labels),)
         )
         return (
             *made,
             Selection("v1", "Pod", namespace, labels),
-            Selection(f"{_GROUP}/v1beta1", "InferenceService", namespace),
+            Selection(f"{GROUP}/v1beta1", "InferenceService", namespace),
             Selection("v1", "Event", namespace),
         )
 
@@ -178,10 +178,6 @@ class KServeGraphTarget:
                 raise InvalidValue(used[0], True, f"the cluster has KServe {has}, and this came with 0.16")
 
 
-def _options(service: Service) -> KServeOptions:
-    return service.kserve or KServeOptions()
-
-
 def _node(node: GraphNode) -> dict[str, Any]:
     return {"routerType": node.kind, "steps": [_step(step) for step in node.steps]}
 
@@ -214,7 +210,7 @@ def _replicas(service: Service) -> dict[str, Any]:
 def _autoscaler(service: Service, options: KServeOptions) -> dict[str, str]:
     if options.mode == "Knative":
         return {}
-    return {f"{_GROUP}/autoscalerClass": options.autoscaler or ("none" if _fixed(service) else "hpa")}
+    return {f"{GROUP}/autoscalerClass": options.autoscaler or ("none" if _fixed(service) else "hpa")}
 
 
 def _steps(graph: InferenceGraph) -> Iterator[tuple[str, GraphStep]]:
@@ -253,7 +249,7 @@ def _why(status: Mapping[str, Any]) -> str:
 
 def _router(graph: InferenceGraph, observed: Sequence[Manifest]) -> Health:
     name = graph.service.name
-    knative = _options(graph.service).mode == "Knative"
+    knative = options_of(graph.service).mode == "Knative"
     kind, group = ("Service", "serving.knative.dev/v1") if knative else ("Deployment", "apps/v1")
     kinds = [m for m in observed if (m["apiVersion"], m["kind"]) == (group, kind)]
     made = next((m for m in kinds if m["metadata"]["name"] == name), None)

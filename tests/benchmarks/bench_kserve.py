@@ -42,8 +42,9 @@ from longshore.release import deploy  # noqa: E402
 from longshore.spec import HealthState, KServeOptions, ModelSource, Release, Resources, Service  # noqa: E402
 from longshore.storage import copy_tree  # noqa: E402
 from longshore.targets.base import Selection  # noqa: E402
-from longshore.targets.kserve import KServeTarget, serving_runtime  # noqa: E402
+from longshore.targets.kserve import KServeTarget  # noqa: E402
 from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL  # noqa: E402
+from longshore.targets.kserve_runtimes import serving_runtime  # noqa: E402
 from longshore.training.data import read_table  # noqa: E402
 from longshore.training.fit import train_sklearn  # noqa: E402
 

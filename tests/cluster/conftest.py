@@ -87,6 +87,24 @@ def kserve(request, cluster):
 
 
 @pytest.fixture(scope="session")
+def language_models(request, kserve, cluster) -> Cluster:
+    """``cluster`` with KServe's controller for language models: harness.llmisvc.LLMController."""
+    from harness.llmisvc import LLMController
+
+    if kserve is None:
+        crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/llminferenceservices.serving.kserve.io"
+        if cluster.get(crd) is None:
+            pytest.skip(f"the cluster of {NAMED} does not have KServe's LLMInferenceService: install it there")
+        return cluster
+    keeper, plane = (request.getfixturevalue(name) for name in ("keeper", "plane"))
+    try:
+        LLMController(keeper, plane, cluster).start()
+    except Missing as error:
+        pytest.skip(str(error))
+    return cluster
+
+
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[object]:
     """A cluster with one real node, a registry and DNS: harness.nodes.NodesCluster."""
     from harness.nodes import NodesCluster

@@ -6,9 +6,13 @@ from dataclasses import replace
 import pytest
 from harness.fleet import FAIL, READY_DELAY
 from harness.knative import Knative
+from kfp.dsl import Artifact
 
+from longshore import components
+from longshore.artifacts import read_endpoint
 from longshore.errors import ClusterError, DeployError
 from longshore.kserve import delete_graph, deploy_graph
+from longshore.rbac import deployer_objects
 from longshore.release import deploy
 from longshore.spec import (
     GraphNode,
@@ -23,7 +27,8 @@ from longshore.spec import (
     Service,
 )
 from longshore.targets.base import Ref
-from longshore.targets.kserve import KServeTarget, serving_runtime
+from longshore.targets.kserve import KServeTarget
+from longshore.targets.kserve_runtimes import serving_runtime
 
 MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris", digest="sha256:" + "0" * 64)
 
@@ -203,6 +208,21 @@ def test_a_service_that_comes_later_is_waited_for(place, serve, bring_up, runtim
     bring_up(graph_of(place, "late"), on_progress=tell, patience_seconds=60)
     assert made
     assert len(routed(runtime, place)["nodes"]["root"]["steps"]) == 1
+
+
+def test_the_steps_do_with_the_least_role(place, serve, runtime, fleet, monkeypatch):
+    serve("one")
+    for manifest in deployer_objects(place, service_account="worker", platforms=["kserve"]):
+        fleet.apply(manifest)
+    monkeypatch.setenv("KUBECONFIG", str(fleet.kubeconfig_of(place, "worker")))
+    endpoint = Artifact()
+    nodes = {"root": {"kind": "Sequence", "steps": [{"service": "one", "dependency": "Hard"}]}}
+    given = {"name": "flow", "namespace": place, "memory": "64Mi", "router_timeouts": {"step": 5}}
+    url, revision, replaced = components.get("deploy_inference_graph").python_func(endpoint, nodes=nodes, **given)
+    assert (url, replaced) == (f"http://flow.{place}.svc.cluster.local", "")
+    assert read_endpoint(endpoint).revision == revision
+    components.get("delete_inference_graph").python_func("flow", namespace=place)
+    assert found(runtime, place) is None
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from longshore.errors import DeployError
 from longshore.release import deploy
 from longshore.spec import KServeOptions, ModelSource, Release, Resources, Scaling, Service, Traffic
 from longshore.targets.base import Ref
-from longshore.targets.kserve import KServeTarget, serving_runtime
+from longshore.targets.kserve import KServeTarget
+from longshore.targets.kserve_runtimes import serving_runtime
 
 MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris", digest="sha256:" + "0" * 64)
 NEXT = replace(MODEL, uri="s3://models/iris/2")

@@ -22,7 +22,7 @@ from longshore.rbac import DEPLOYER, deployer_objects
 from longshore.serving.messages import INFERENCE, message
 from longshore.spec import Endpoint, KServeOptions, ModelSource, Resources, Router, Scaling, Service, Traffic
 from longshore.storage import copy_tree
-from longshore.targets.kserve import serving_runtime
+from longshore.targets.kserve_runtimes import serving_runtime
 from longshore.training import describe_onnx
 
 PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"

@@ -12,7 +12,8 @@ from longshore.errors import ClusterError, DeployError
 from longshore.release import current_release, deploy, previous_release
 from longshore.spec import KServeOptions, ModelSource, Release, Resources, Scaling, Service
 from longshore.targets.base import Ref
-from longshore.targets.kserve import KServeTarget, serving_runtime
+from longshore.targets.kserve import KServeTarget
+from longshore.targets.kserve_runtimes import serving_runtime
 
 DIGEST = "sha256:" + "0" * 64
 MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris", digest=DIGEST)

@@ -18,7 +18,7 @@ from longshore.release import deploy, previous_release, remove
 from longshore.spec import ModelSource, Release, Resources, Router, Service, Traffic
 from longshore.targets import target_of
 from longshore.targets.base import REVISION_LABEL, Ref, Selection
-from longshore.targets.kserve import serving_runtime
+from longshore.targets.kserve_runtimes import serving_runtime
 from longshore.targets.routed import routed_bearer
 
 MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris", digest="sha256:" + "0" * 64)

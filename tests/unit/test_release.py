@@ -239,6 +239,21 @@ def test_the_same_revision_failing_is_not_called_restored(target):
         deploy(release("1"), target=target, runtime=runtime)
 
 
+def test_another_wish_for_the_same_revision_is_taken_back(target):
+    runtime = Memory()
+    first = deploy(release("1"), target=target, runtime=runtime)
+
+    def refuse(_endpoint):
+        raise DeployError("no answer")
+
+    other = replace(first.release, service=Service(name="iris", labels={"team": "b"}))
+    assert other.revision == first.release.revision
+    with pytest.raises(DeployError, match="serves as before") as caught:
+        deploy(other, target=target, runtime=runtime, probe=refuse)
+    assert caught.value.restored == first.release.revision
+    assert current_release(target.objects(other.service)[0], runtime) == first.release
+
+
 def test_a_candidate_left_by_a_killed_deploy_is_not_what_serves():
     runtime, target = Memory(), Things(previews=True)
     deploy(release("1"), target=target, runtime=runtime)

@@ -21,8 +21,9 @@ from longshore.spec import (
     Traffic,
 )
 from longshore.targets.base import APPLIED_ANNOTATION, PREVIOUS_ANNOTATION, RELEASE_ANNOTATION, REVISION_LABEL, Ref
-from longshore.targets.kserve import KServeTarget, serving_runtime
+from longshore.targets.kserve import KServeTarget
 from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL
+from longshore.targets.kserve_runtimes import serving_runtime
 from longshore.targets.pods import SERVER_IMAGE
 
 MODEL = ModelSource(

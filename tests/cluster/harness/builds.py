@@ -60,6 +60,12 @@ PROGRAMS: dict[str, dict[str, _Program]] = {
             ("main.go", "Port: options.webhookPort,", 'Host: "127.0.0.1", Port: options.webhookPort,'),
         )
     },
+    "llmisvc": {
+        "kserve-llmisvc": _Program(
+            "github.com/kserve/kserve/cmd/llmisvc",
+            ("main.go", "webhook.Options{Port:", 'webhook.Options{Host: "127.0.0.1", Port:'),
+        )
+    },
     "coredns": {"coredns": _Program(".")},
     "images": {"pause": _Program("./pause"), "registry": _Program("./registry")},
 }
@@ -130,20 +136,21 @@ def _place(module: str) -> Path:
 
 def _compile(module: str, program: _Program, output: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        what = program.package if program.patch is None else _patched(module, program, Path(scratch))
-        _go(module, "build", "-trimpath", "-ldflags", _LDFLAGS, "-o", str(output), what)
+        what = [program.package] if program.patch is None else _patched(module, program, Path(scratch))
+        _go(module, "build", "-trimpath", "-ldflags", _LDFLAGS, "-o", str(output), *what)
 
 
-def _patched(module: str, program: _Program, scratch: Path) -> str:
-    """Write a changed copy of a one-file program."""
+def _patched(module: str, program: _Program, scratch: Path) -> list[str]:
+    """Write a changed copy of a program's files."""
     assert program.patch is not None
     name, text, instead = program.patch
-    source = Path(json.loads(_go(module, "list", "-json=Dir", program.package))["Dir"]) / name
-    content = source.read_text()
-    if content.count(text) != 1:
-        raise Missing(f"{source} does not have the line {text!r} exactly once: the patch in builds.py is outdated")
-    (scratch / name).write_text(content.replace(text, instead))
-    return str(scratch / name)
+    package = json.loads(_go(module, "list", "-json=Dir,GoFiles", program.package))
+    for file in package["GoFiles"]:
+        content = (Path(package["Dir"]) / file).read_text()
+        if file == name and content.count(text) != 1:
+            raise Missing(f"{file} does not have the text {text!r} exactly once: the patch in builds.py is outdated")
+        (scratch / file).write_text(content.replace(text, instead) if file == name else content)
+    return [str(scratch / file) for file in package["GoFiles"]]
 
 
 def _go(module: str, *arguments: str) -> str:

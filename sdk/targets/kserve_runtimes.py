@@ -1,0 +1,235 @@
+"""KServe's runtimes: which one serves a model, what it speaks, how it is told what it serves; longshore's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from longshore.errors import InvalidValue
+from longshore.spec import KServeOptions, Release, Service
+from longshore.spec.checks import check_dns_label, check_image
+from longshore.targets.base import MANAGED_BY, Manifest
+from longshore.targets.kserve_huggingface import huggingface_arguments, huggingface_protocols
+from longshore.targets.pods import SERVER_IMAGE, container_security
+
+__all__ = [
+    "DRAIN_SECONDS",
+    "GROUP",
+    "LONGSHORE_RUNTIME",
+    "OLDEST_VERSION",
+    "OWN",
+    "PORT",
+    "KnownRuntime",
+    "arguments",
+    "grpc_ports",
+    "options_of",
+    "runtime_of",
+    "serving_runtime",
+    "spoken",
+    "variables",
+]
+
+LONGSHORE_RUNTIME: Final = "longshore"
+"""Name of the ClusterServingRuntime of ``manifests/kserve/runtime.yaml``."""
+
+OLDEST_VERSION: Final = (0, 15)
+GROUP: Final = "serving.kserve.io"
+PORT: Final = 8080
+DRAIN_SECONDS: Final = 20
+_GRPC_PORT: Final = 9000
+
+
+@dataclass(frozen=True)
+class KnownRuntime:
+    """How a ServingRuntime is asked.
+
+    Args:
+        name: Its name.
+        protocols: What it speaks, the usual one first.
+        version: Version of the model format, where the runtime is not found without.
+        ready: Path that answers 200 once the model can be asked, None where there is none over HTTP.
+        since: KServe version that brought it.
+        told: How its server is told the model's name, which is the InferenceService's unless something else is said:
+            the argument or the variable; None where the model's files say it.
+    """
+
+    name: str
+    protocols: tuple[str, ...]
+    version: str | None = None
+    ready: str | None = "/v2/health/ready"
+    since: tuple[int, int] = OLDEST_VERSION
+    told: str | None = "--model_name"
+
+
+OWN: Final = KnownRuntime(LONGSHORE_RUNTIME, ("v1", "v2", "grpc-v2"), told=None)
+_OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "onnx"})
+
+# What KServe brings, by format: the runtime that loads the format's own files without code of the user. KServe's choice
+# is by priority alone: it finds none for mlflow unless v2 is asked for, and takes another server for sklearn in v2.
+_KSERVE_RUNTIMES: Final[Mapping[str, Sequence[KnownRuntime]]] = {
+    "sklearn": (
+        KnownRuntime("kserve-sklearnserver", ("v1", "v2"), "1"),
+        KnownRuntime("kserve-mlserver", ("v2",), "1", told="MLSERVER_MODEL_NAME"),
+    ),
+    "xgboost": (
+        KnownRuntime("kserve-xgbserver", ("v1", "v2"), "2"),
+        KnownRuntime("kserve-mlserver", ("v2",), "2", told="MLSERVER_MODEL_NAME"),
+    ),
+    "lightgbm": (
+        KnownRuntime("kserve-lgbserver", ("v1", "v2"), "4"),
+        KnownRuntime("kserve-mlserver", ("v2",), "4", told="MLSERVER_MODEL_NAME"),
+    ),
+    "mlflow": (KnownRuntime("kserve-mlserver", ("v2",), "2", told="MLSERVER_MODEL_NAME"),),
+    "pytorch": (KnownRuntime("kserve-torchserve", ("v1", "v2", "grpc-v2"), "1", ready=None, told=None),),
+    "tensorflow": (KnownRuntime("kserve-tensorflow-serving", ("v1", "grpc-v1"), "2", ready=None),),
+    "tensorrt": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "8", told=None),),
+    "onnx": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "1", told=None),),
+    "triton": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "2", told=None),),
+    "huggingface": (KnownRuntime("kserve-huggingfaceserver", ("v1", "v2"), "1"),),
+    "pmml": (KnownRuntime("kserve-pmmlserver", ("v1", "v2"), "4"),),
+    "paddle": (KnownRuntime("kserve-paddleserver", ("v1", "v2"), "2"),),
+    "openvino": (KnownRuntime("kserve-openvino", ("v2", "grpc-v2"), since=(0, 17)),),
+    "autogluon": (KnownRuntime("kserve-autogluonserver", ("v1", "v2"), since=(0, 20)),),
+    "vllm": (KnownRuntime("kserve-vllmserver", ("v1", "v2"), since=(0, 20), told="--served-model-name"),),
+}
+
+
+def serving_runtime(namespace: str | None = None, *, image: str = SERVER_IMAGE) -> Manifest:
+    """The runtime that serves what longshore has packaged, for a cluster's administrator to install once.
+
+    It is never chosen by KServe itself: what runs in a cluster already is left to its runtime.
+
+    Args:
+        namespace: For a ServingRuntime in this namespace; None is a ClusterServingRuntime.
+        image: Container image of the model server.
+    """
+    metadata: dict[str, Any] = {"name": LONGSHORE_RUNTIME, "labels": dict(MANAGED_BY)}
+    if namespace is not None:
+        check_dns_label("namespace", namespace)
+        metadata["namespace"] = namespace
+    check_image("image", image)
+    return {
+        "apiVersion": f"{GROUP}/v1alpha1",
+        "kind": "ClusterServingRuntime" if namespace is None else "ServingRuntime",
+        "metadata": metadata,
+        "spec": {
+            "annotations": {"prometheus.kserve.io/port": str(PORT), "prometheus.kserve.io/path": "/metrics"},
+            "supportedModelFormats": [{"name": name, "autoSelect": False} for name in sorted(_OWN_FORMATS)],
+            "protocolVersions": list(OWN.protocols),
+            "containers": [
+                {
+                    "name": "kserve-container",
+                    "image": image,
+                    "args": [
+                        "--model=/mnt/models",
+                        "--framework=fastapi",
+                        "--host=0.0.0.0",
+                        f"--port={PORT}",
+                        f"--drain-seconds={DRAIN_SECONDS}",
+                    ],
+                    "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
+                    "securityContext": {
+                        **container_security(),
+                        "readOnlyRootFilesystem": True,
+                        "runAsNonRoot": True,
+                    },
+                    "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - the pod's own
+                }
+            ],
+            "volumes": [{"name": "scratch", "emptyDir": {}}],
+        },
+    }
+
+
+def options_of(service: Service) -> KServeOptions:
+    """What a service says of KServe, or else KServe's defaults."""
+    return service.kserve or KServeOptions()
+
+
+def runtime_of(release: Release) -> KnownRuntime | None:
+    """The runtime that serves the model; None is one of the user's own.
+
+    Raises:
+        InvalidValue: If nothing serves the format, or nothing in the protocol that is asked for.
+    """
+    model, options = release.model, options_of(release.service)
+    if options.runtime is None and model.digest is not None and model.format in _OWN_FORMATS:
+        return OWN
+    if options.runtime == LONGSHORE_RUNTIME:
+        return OWN
+    known = _KSERVE_RUNTIMES.get(model.format, ())
+    if options.runtime is not None:
+        return next((runtime for runtime in known if runtime.name == options.runtime), None)
+    fits = [runtime for runtime in known if options.protocol in (None, *runtime.protocols)]
+    if not known:
+        raise InvalidValue(
+            "ModelSource.format",
+            model.format,
+            f"KServe brings a runtime for {', '.join(_KSERVE_RUNTIMES)}: name a runtime of your own",
+        )
+    if not fits:
+        spoken = sorted({protocol for runtime in known for protocol in runtime.protocols})
+        raise InvalidValue(
+            "KServeOptions.protocol", options.protocol, f"for {model.format}, KServe speaks {', '.join(spoken)}"
+        )
+    return fits[0]
+
+
+def arguments(release: Release, runtime: KnownRuntime | None) -> list[str]:
+    """What is told to the server on its command line."""
+    if runtime is OWN:
+        return _own_arguments(release)
+    told = _told(release, runtime)
+    named = [f"{told}={release.service.name}"] if told.startswith("--") else []
+    return [*named, *huggingface_arguments(release)]
+
+
+def variables(release: Release, runtime: KnownRuntime | None) -> dict[str, str]:
+    """What is told to the server in its environment."""
+    told = _told(release, runtime)
+    return {told: release.service.name} if told and not told.startswith("--") else {}
+
+
+def spoken(release: Release, runtime: KnownRuntime | None) -> tuple[str, ...]:
+    """What is spoken at the endpoint."""
+    options = options_of(release.service)
+    if others := huggingface_protocols(release):
+        return others
+    if runtime is None:
+        return (options.protocol or "v1",)
+    if runtime is not OWN:
+        return runtime.protocols
+    if options.protocol != "grpc-v2":
+        return tuple(protocol for protocol in runtime.protocols if protocol != "grpc-v2")
+    return runtime.protocols if options.mode == "Standard" else ("grpc-v2",)
+
+
+def grpc_ports(options: KServeOptions) -> list[dict[str, Any]]:
+    """The ports of longshore's server where it speaks gRPC.
+
+    The runtime declares none, since what it declares could not be taken away here. KServe's Service in Standard mode
+    has all of the container's ports, the first one as 80, and marks one named h2c as HTTP/2 for gateways: REST stays
+    where it is and gRPC comes beside it. Knative has one port, and its name says what is spoken there.
+    """
+    grpc = {"containerPort": _GRPC_PORT, "name": "h2c", "protocol": "TCP"}
+    if options.mode == "Knative":
+        return [grpc]
+    return [{"containerPort": PORT, "name": "http1", "protocol": "TCP"}, grpc]
+
+
+def _told(release: Release, runtime: KnownRuntime | None) -> str:
+    """How the server is told the service's name, empty where it has it: KServe tells it the object's."""
+    return runtime.told or "" if runtime is not None and release.lane is not None else ""
+
+
+def _own_arguments(release: Release) -> list[str]:
+    model = release.model
+    given = {
+        "--name": model.name,
+        "--revision": release.revision,
+        "--digest": model.digest,
+        "--model-version": model.version,
+        "--grpc-port": _GRPC_PORT if options_of(release.service).protocol == "grpc-v2" else None,
+    }
+    return [f"{name}={value}" for name, value in given.items() if value is not None]
