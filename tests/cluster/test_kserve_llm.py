@@ -46,7 +46,7 @@ def test_a_model_of_the_hub_on_kserves_hugging_face_server(kserve, fleet, namesp
     # no node has a GPU: it is the objects that are looked at
     (manifest,) = KServeTarget().render(release)
     runtime.apply([manifest])
-    children = KServeTarget().children(release.service)
+    children = KServeTarget().children(release)
     deadline = time.monotonic() + 60
     for observed in runtime.observe(KServeTarget().objects(release.service), also=children, deadline=deadline):
         pods = [found["spec"] for found in observed if found["kind"] == "Pod"]

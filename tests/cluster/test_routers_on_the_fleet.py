@@ -30,7 +30,7 @@ WAYS = [("kserve", NGINX), ("kserve", GATEWAY), ("kserve", ISTIO), ("rest", NGIN
 KINDS = {"kserve": ("serving.kserve.io/v1beta1", "InferenceService"), "rest": ("apps/v1", "Deployment")}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def routes(kserve, fleet):
     install_route_kinds(fleet)
     with Gateway(fleet, takes="public"):
