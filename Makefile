@@ -46,7 +46,7 @@ docs-serve: $(READY)  ## Show the documentation on this machine
 	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 bench: cluster-parts  ## Measure against peers; ONLY=name for one
-	@ONLY="$(ONLY)" LONGSHORE_BENCH_KSERVE="$$(tools/peer.sh kserve)/python" $(BIN)/python tests/benchmarks/run.py
+	@ONLY="$(ONLY)" $(BIN)/python tests/benchmarks/run.py
 
 cluster-parts: $(READY)  ## Build what the tests on Kubernetes take, once
 	@$(HARNESS) parts
@@ -68,12 +68,10 @@ reference: $(READY)  ## Generate the component reference into docs/reference/, r
 lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra local --extra xgboost --extra lightgbm --extra onnx --extra s3 \
+		--extra local --extra xgboost --extra lightgbm --extra onnx --extra kserve --extra s3 \
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command "make lock" requirements/kserve.in -o requirements/kserve.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra all --constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
@@ -81,9 +79,9 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra serve --extra xgboost --extra lightgbm --extra onnx --extra s3 --extra gcs --extra azure \
 		--constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
-	@for image in tests/cluster/images/*/; do \
+	@for wanted in tests/cluster/images/*/requirements.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--custom-compile-command "make lock" $${image}requirements.in -o $${image}requirements.txt; \
+			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \
 	done
 
 clean:  ## Remove what the other commands made

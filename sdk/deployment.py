@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from longshore import client
-from longshore.errors import ConfigError, DeployError
+from longshore.errors import ConfigError, DeployError, MissingExtra
 from longshore.release import (
     PATIENCE_SECONDS,
     Deployment,
@@ -42,7 +42,10 @@ __all__ = [
     "default_namespace",
     "delete_service",
     "deploy_model",
+    "example_rows",
+    "find_endpoint",
     "observe_endpoint",
+    "predict",
     "promote_service",
     "replay_table",
     "rollback_service",
@@ -329,22 +332,90 @@ def _smoke_test(model: ModelSource) -> Probe | None:
     def ask(endpoint: Endpoint) -> None:
         if endpoint.takes != "rows":
             return
-        if "v1" in endpoint.protocols:
+        try:
             client.probe(endpoint, rows, classes)
-        else:
-            spoken = ", ".join(endpoint.protocols)
-            _log.info("%s speaks %s only: it is served without a smoke test", endpoint.url, spoken)
+        except MissingExtra as error:
+            _log.warning("%s is served without a smoke test: %s", endpoint.url, error)
 
     return ask
 
 
-def _reached(endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
+def _reached(endpoint: Endpoint, session: Session | None = None) -> AbstractContextManager[Endpoint]:
     """The endpoint as this process can call it: one in a cluster is forwarded, unless this is a pod itself."""
     if endpoint.in_cluster is None:
         return nullcontext(endpoint)
     from longshore.cluster import ClusterRuntime
 
-    return ClusterRuntime().reach(endpoint)
+    return ClusterRuntime(session).reach(endpoint)
+
+
+def predict(
+    endpoint: Endpoint,
+    rows: Any,
+    *,
+    protocol: str | None = None,
+    access: client.Access | None = None,
+    timeout_seconds: float = 30,
+    session: Session | None = None,
+) -> list[Any]:
+    """Predict rows, wherever the endpoint is: one inside a cluster is forwarded, unless this is a pod itself.
+
+    Args:
+        endpoint: Where to ask: what a deploy returned, or :func:`find_endpoint`; ``Endpoint.through`` gives it behind
+            an ingress.
+        rows: Mappings from column to value, sequences of values, a DataFrame or an array.
+        protocol: ``v1``, ``v2`` or ``grpc-v2``; None is the first of them that the endpoint speaks. The latter two go
+            through KServe's SDK (extra ``kserve``).
+        access: Token and certificates.
+        timeout_seconds: For the request.
+        session: The cluster that the endpoint is in; None is the one at hand.
+
+    Returns:
+        One prediction per row.
+
+    Raises:
+        InputError: If the model refuses the rows; the message is the server's.
+        DeployError: If nothing answers or the answer is no prediction.
+        ClusterError: If the endpoint is in a cluster and no pod behind it is ready.
+    """
+    with _reached(endpoint, session) as reachable:
+        return client.predict(reachable, rows, protocol=protocol, access=access, timeout_seconds=timeout_seconds)
+
+
+def find_endpoint(
+    name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
+) -> Endpoint:
+    """Where a service answers that was deployed by longshore.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    return _served(name, platform, namespace, session)[0]
+
+
+def example_rows(
+    name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
+) -> Sequence[Mapping[str, Any]]:
+    """Rows of its training data that a service's model came with.
+
+    Raises:
+        ConfigError: If there is no such service, or longshore did not package its model.
+    """
+    model = _served(name, platform, namespace, session)[1].model
+    if model.digest is None:
+        raise ConfigError(f"{model.uri} has no longshore card with example rows: give rows to predict")
+    return _card(model).example
+
+
+def _served(name: str, platform: str, namespace: str | None, session: Session | None) -> tuple[Endpoint, Release]:
+    runtime = _runtime(platform, session)
+    ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
+    release = current_release(ref, runtime)
+    if release is None:
+        raise ConfigError(f"{ref} bears no release of longshore's: see what is deployed, and where (--namespace)")
+    target = target_of(platform, routed=release.service.router is not None)
+    found = [runtime.get(ref) for ref in target.objects(release.service)]
+    return target.endpoint(release, [manifest for manifest in found if manifest is not None]), release
 
 
 def replay_table(
@@ -355,6 +426,8 @@ def replay_table(
     batch_size: int = 1,
     max_requests: int = 1000,
     max_p99_seconds: float | None = None,
+    protocol: str | None = None,
+    access: client.Access | None = None,
 ) -> client.ProbeReport:
     """Send a table's rows to an endpoint as its clients would.
 
@@ -365,6 +438,8 @@ def replay_table(
         batch_size: Rows in one request.
         max_requests: At most so many requests.
         max_p99_seconds: Bound on the 99th percentile of latency; None sets none.
+        protocol: ``v1``, ``v2`` or ``grpc-v2``; None is the first of them that the endpoint speaks.
+        access: Token and certificates.
 
     Raises:
         DeployError: If a request failed, an answer cannot come from the model, or the bound was not kept.
@@ -375,7 +450,9 @@ def replay_table(
     signature = _card(model).signature
     rows = frame_to_rows(signature, read_dataset(table).head(batch_size * max_requests))
     with _reached(endpoint) as reachable:
-        report = client.replay(reachable, rows, signature.classes, batch_size=batch_size)
+        report = client.replay(
+            reachable, rows, signature.classes, batch_size=batch_size, protocol=protocol, access=access
+        )
     if report.failed:
         raise DeployError(f"{report.failed} of {report.requests} requests failed; the first: {report.first_error}")
     if max_p99_seconds is not None and report.p99_seconds > max_p99_seconds:

@@ -29,6 +29,7 @@ _FEATURES: Final = {
     "xgboost": "XGBoost estimators",
     "lightgbm": "LightGBM estimators",
     "onnx": "ONNX models",
+    "kserve": "predicting over V2 and gRPC",
     "s3": "s3:// storage",
     "gcs": "gs:// storage",
     "azure": "abfs:// storage",

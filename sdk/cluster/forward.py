@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from longshore.cluster.session import Resource, Session
 from longshore.errors import ClusterError
 from longshore.spec import Endpoint
+from longshore.spec.outcome import service_of
 from longshore.targets.base import REVISION_LABEL
 
 __all__ = ["forwarded"]
@@ -35,13 +36,24 @@ def forwarded(session: Session, endpoint: Endpoint) -> Iterator[Endpoint]:
     Raises:
         ClusterError: If no pod behind the service is ready.
     """
-    if endpoint.in_cluster is None:
-        yield endpoint
-        return
-    (service, namespace), url = endpoint.in_cluster, urlsplit(endpoint.url)
-    pod, port = _pod_behind(session, namespace, service, url.port or 80, endpoint.revision)
-    with _Listener(session, namespace, pod, port) as local:
-        yield replace(endpoint, url=f"{url.scheme}://127.0.0.1:{local.port}{url.path}", revision_url=None)
+    with contextlib.ExitStack() as listeners:
+
+        def here(url: str) -> str:
+            return url if service_of(url) is None else listeners.enter_context(_forwarded(session, url, revision))
+
+        revision, grpc = endpoint.revision, endpoint.grpc_url
+        url, grpc = here(endpoint.url), None if grpc is None else here(grpc)
+        own = endpoint.revision_url if (url, grpc) == (endpoint.url, endpoint.grpc_url) else None
+        yield replace(endpoint, url=url, grpc_url=grpc, revision_url=own)
+
+
+@contextlib.contextmanager
+def _forwarded(session: Session, address: str, revision: str) -> Iterator[str]:
+    there, url = service_of(address), urlsplit(address)
+    assert there is not None  # noqa: S101 - for the type checker: only such are forwarded
+    pod, port = _pod_behind(session, there[1], there[0], url.port or 80, revision)
+    with _Listener(session, there[1], pod, port) as local:
+        yield f"{url.scheme}://127.0.0.1:{local.port}{url.path}"
 
 
 def _pod_behind(session: Session, namespace: str, service: str, port: int, revision: str) -> tuple[str, int]:

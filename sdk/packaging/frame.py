@@ -21,7 +21,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ import pandas as pd
 from longshore.errors import DataError, InputError
 from longshore.packaging.card import Column, FeatureBins, Signature, as_text
 
-__all__ = ["bin_counts", "bin_indices", "conform", "frame_to_rows", "rows_to_frame"]
+__all__ = ["bin_counts", "bin_indices", "conform", "frame_to_rows", "read_dates", "rows_to_frame"]
 
 _MAX_PROBLEMS: Final = 20
 _PLAIN_NUMBERS: Final = frozenset({int, float})
@@ -43,6 +43,8 @@ _EXPECTED: Final = {
     "text": "a string",
     "date": "an ISO 8601 date such as 2024-05-17 or 2024-05-17T08:30:00Z",
 }
+
+_NANOSECOND_YEARS: Final = (1678, 2261)
 
 Problem = tuple[int, str]
 
@@ -220,8 +222,34 @@ def _dates(_column: Column, values: list[Any]) -> tuple[Any, list[Problem]]:
 def _parse_dates(values: Sequence[Any]) -> Any:
     # NaT calls itself a date
     texts = [value.isoformat() if isinstance(value, date) and pd.notna(value) else value for value in values]
-    parsed = pd.to_datetime(pd.Series(texts, dtype=object), format="ISO8601", utc=True, errors="coerce")
-    return parsed.dt.tz_localize(None).astype("datetime64[us]").to_numpy()
+    return read_dates(texts)
+
+
+def read_dates(texts: Sequence[str | None], pattern: str = "ISO8601") -> Any:
+    """Read texts as dates.
+
+    Args:
+        texts: The texts; None for a missing one.
+        pattern: As ``datetime.strptime`` takes it, or ``ISO8601``.
+
+    Returns:
+        An array of ``datetime64[us]``, UTC without a zone; NaT where there is no date.
+    """
+    series: pd.Series[Any] = pd.Series(list[Any](texts), dtype=object)
+    parsed = pd.to_datetime(series, format=pattern, utc=True, errors="coerce")
+    moments = parsed.dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    for row in np.flatnonzero(np.isnat(moments)).tolist():
+        moments[row] = _far_date(texts[row], pattern)
+    return moments
+
+
+def _far_date(text: str | None, pattern: str) -> np.datetime64:
+    """A date of years that pandas before 3 does not have, as it counts nanoseconds; NaT for all others."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        read = datetime.fromisoformat(text or "") if pattern == "ISO8601" else datetime.strptime(text or "", pattern)
+        if not _NANOSECOND_YEARS[0] <= read.year <= _NANOSECOND_YEARS[1]:
+            return np.datetime64(read.astimezone(UTC).replace(tzinfo=None) if read.tzinfo else read, "us")
+    return np.datetime64("NaT", "us")
 
 
 _CONVERT: Final[Mapping[str, Callable[[Column, list[Any]], tuple[Any, list[Problem]]]]] = {

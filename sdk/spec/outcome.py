@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from longshore.errors import InvalidValue
 from longshore.spec.checks import check_dns_label, freeze
 
-__all__ = ["Endpoint", "Health", "HealthState"]
+if TYPE_CHECKING:
+    from longshore.client import Access
+
+__all__ = ["Endpoint", "Health", "HealthState", "service_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,9 @@ class Endpoint:
         model: Name of the model in request paths.
         revision: The revision that answers at ``revision_url``.
         revision_url: Base URL of that very revision, if the platform has one.
+        grpc_url: Where gRPC is spoken, if not at ``url``.
+        external_url: What the platform calls the service outside the cluster. An ingress knows the service by that host
+            name, which may have no address of its own: see :meth:`through`.
         protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol), ``grpc-v2`` (the latter
             over gRPC), ``openai`` (OpenAI's).
         headers: Sent with every request, such as the host header of an ingress.
@@ -36,13 +42,15 @@ class Endpoint:
     model: str
     revision: str
     revision_url: str | None = None
+    grpc_url: str | None = None
+    external_url: str | None = None
     protocols: tuple[str, ...] = ("v1",)
     headers: Mapping[str, str] = field(default_factory=dict)
     takes: Literal["rows", "tensors"] = "rows"
 
     def __post_init__(self) -> None:
         check_dns_label("Endpoint.name", self.name)
-        for name in ("url", "revision_url"):
+        for name in ("url", "revision_url", "grpc_url", "external_url"):
             value = getattr(self, name)
             if value is not None and urlsplit(value).scheme not in ("http", "https", "grpc", "grpcs"):
                 raise InvalidValue(f"Endpoint.{name}", value, "use an http, https, grpc or grpcs URL")
@@ -52,14 +60,44 @@ class Endpoint:
     @property
     def in_cluster(self) -> tuple[str, str] | None:
         """Service and namespace where the URL is a name in a cluster's own DNS, which only pods there can ask."""
-        service, _, rest = (urlsplit(self.url).hostname or "").partition(".")
-        namespace, _, domain = rest.partition(".")
-        return (service, namespace) if domain == "svc" or domain.startswith("svc.") else None
+        return service_of(self.url)
 
     @property
     def predict_url(self) -> str:
         """URL of the V1 predict call."""
         return f"{self.url.rstrip('/')}/v1/models/{self.model}:predict"
+
+    def through(self, address: str, host: str | None = None) -> Endpoint:
+        """The endpoint as it is asked through an ingress.
+
+        Args:
+            address: URL of the ingress, such as ``https://203.0.113.7``.
+            host: Host name by which it knows the service; None is that of ``external_url``.
+
+        Raises:
+            InvalidValue: If the address is no URL, or no host name is known.
+        """
+        host = host or urlsplit(self.external_url or "").netloc
+        if not host:
+            raise InvalidValue("host", host, f"the platform gives {self.name} no external name: say how it is known")
+        headers = {**self.headers, "Host": host}
+        return replace(self, url=address, revision_url=None, grpc_url=None, headers=headers)
+
+    def predict(
+        self, rows: Any, *, protocol: str | None = None, access: Access | None = None, timeout_seconds: float = 30
+    ) -> list[Any]:
+        """Predict rows: :func:`longshore.deployment.predict`."""
+        # the one thing here that acts: it is what everybody types first
+        from longshore.deployment import predict
+
+        return predict(self, rows, protocol=protocol, access=access, timeout_seconds=timeout_seconds)
+
+
+def service_of(url: str) -> tuple[str, str] | None:
+    """Service and namespace where a URL is a name in a cluster's own DNS."""
+    service, _, rest = (urlsplit(url).hostname or "").partition(".")
+    namespace, _, domain = rest.partition(".")
+    return (service, namespace) if domain == "svc" or domain.startswith("svc.") else None
 
 
 class HealthState(enum.StrEnum):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from longshore.errors import InvalidValue
 from longshore.spec import Container, Endpoint, Health, KServeOptions, Release, Resources, Service
+from longshore.spec.outcome import service_of
 from longshore.spec.quantity import quantity
 from longshore.targets.base import (
     APPLIED_ANNOTATION,
@@ -24,6 +25,7 @@ from longshore.targets.kserve_huggingface import check_huggingface, token_enviro
 from longshore.targets.kserve_runtimes import (
     DRAIN_SECONDS,
     GROUP,
+    GRPC_PORT,
     OLDEST_VERSION,
     OWN,
     PORT,
@@ -168,6 +170,8 @@ class KServeTarget:
         entry = "transformer" if options.transformer is not None else "predictor"
         host = f"{release.object_name}-{entry}.{service.namespace}.svc.cluster.local"
         runtime = runtime_of(release)
+        both = runtime is OWN and options.mode == "Standard" and options.protocol == "grpc-v2"
+        protocols, outside = spoken(release, runtime), status.get("url") or ""
         return Endpoint(
             name=service.name,
             url=(status.get("address") or {}).get("url") or f"http://{host}",
@@ -175,7 +179,9 @@ class KServeTarget:
             model=release.model.name if runtime is OWN else service.name,
             revision=release.revision,
             revision_url=f"http://{_TAG}-{host}" if options.mode == "Knative" else None,
-            protocols=spoken(release, runtime),
+            grpc_url=f"http://{host}:{GRPC_PORT}" if both and entry == "predictor" else None,
+            external_url=None if service_of(outside) else outside or None,
+            protocols=protocols,
             takes="rows" if runtime is OWN else "tensors",
         )
 

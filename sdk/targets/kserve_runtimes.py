@@ -16,6 +16,7 @@ from longshore.targets.pods import SERVER_IMAGE, container_security
 __all__ = [
     "DRAIN_SECONDS",
     "GROUP",
+    "GRPC_PORT",
     "LONGSHORE_RUNTIME",
     "OLDEST_VERSION",
     "OWN",
@@ -37,7 +38,7 @@ OLDEST_VERSION: Final = (0, 15)
 GROUP: Final = "serving.kserve.io"
 PORT: Final = 8080
 DRAIN_SECONDS: Final = 20
-_GRPC_PORT: Final = 9000
+GRPC_PORT: Final = 9000
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def grpc_ports(options: KServeOptions) -> list[dict[str, Any]]:
     has all of the container's ports, the first one as 80, and marks one named h2c as HTTP/2 for gateways: REST stays
     where it is and gRPC comes beside it. Knative has one port, and its name says what is spoken there.
     """
-    grpc = {"containerPort": _GRPC_PORT, "name": "h2c", "protocol": "TCP"}
+    grpc = {"containerPort": GRPC_PORT, "name": "h2c", "protocol": "TCP"}
     if options.mode == "Knative":
         return [grpc]
     return [{"containerPort": PORT, "name": "http1", "protocol": "TCP"}, grpc]
@@ -230,6 +231,6 @@ def _own_arguments(release: Release) -> list[str]:
         "--revision": release.revision,
         "--digest": model.digest,
         "--model-version": model.version,
-        "--grpc-port": _GRPC_PORT if options_of(release.service).protocol == "grpc-v2" else None,
+        "--grpc-port": GRPC_PORT if options_of(release.service).protocol == "grpc-v2" else None,
     }
     return [f"{name}={value}" for name, value in given.items() if value is not None]

@@ -15,7 +15,7 @@ import pandas as pd
 
 from longshore.errors import DataError
 from longshore.packaging.card import MAX_CATEGORIES, Column, FeatureBins, Kind, Task, as_text
-from longshore.packaging.frame import bin_indices
+from longshore.packaging.frame import bin_indices, read_dates
 
 __all__ = [
     "InferredColumns",
@@ -129,10 +129,7 @@ def parse_dates(series: pd.Series[Any], pattern: str = "ISO8601") -> pd.Series[A
         value.isoformat() if isinstance(value, dt.date) else value.strip() if isinstance(value, str) else None
         for value in (None if missing else value for value, missing in zip(series, series.isna(), strict=True))
     ]
-    parsed = pd.to_datetime(
-        pd.Series(texts, dtype=object, index=series.index), format=pattern, utc=True, errors="coerce"
-    )
-    return parsed.dt.tz_localize(None).astype("datetime64[us]")
+    return pd.Series(read_dates(texts, pattern), index=series.index)
 
 
 def require_column(frame: pd.DataFrame, name: str, role: str) -> None:

@@ -248,7 +248,9 @@ def _problems(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> Iterator[Probl
         unconverted = cases.loc[cases["check"].astype(str).str.startswith("coerce_dtype"), "column"]
         cases = cases[~(cases["check"].astype(str).str.startswith("dtype") & cases["column"].isin(unconverted))]
         for (column, rule), group in cases.groupby(["column", "check"], dropna=False, sort=False):
-            examples = tuple(dict.fromkeys(str(value) for value in group["failure_case"]))[:_EXAMPLES]
+            # pandera's order depends on the version of pandas
+            in_order = group.sort_values("index", kind="stable")["failure_case"]
+            examples = tuple(dict.fromkeys(map(str, in_order)))[:_EXAMPLES]
             yield Problem(
                 column=None if pd.isna(column) else str(column), rule=str(rule), count=len(group), examples=examples
             )

@@ -9,7 +9,6 @@ server-side applies with the Kubernetes client, as anybody would write it.
 
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -124,8 +123,7 @@ def their_detections(cluster: Cluster) -> list[float]:
     """The same with KServe's SDK, ten services at a time, made ready at moments spread over its interval."""
     names = [f"theirs-{number}" for number in range(PEER_DETECTIONS)]
     namespace = services(cluster, names)
-    python = os.environ["LONGSHORE_BENCH_KSERVE"]
-    command = [python, "-W", "ignore", "-c", _WAIT, str(cluster.kubeconfig), namespace, *names]
+    command = [sys.executable, "-W", "ignore", "-c", _WAIT, str(cluster.kubeconfig), namespace, *names]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as waiting:
         assert waiting.stdout is not None
         assert waiting.stdout.readline().strip() == "waiting"

@@ -198,8 +198,7 @@ def sdk_words(
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(cases, file)
         file.flush()
-        python = os.environ["LONGSHORE_BENCH_KSERVE"]
-        command = [python, "-W", "ignore", "-c", _SDK, str(cluster.kubeconfig), namespace, file.name]
+        command = [sys.executable, "-W", "ignore", "-c", _SDK, str(cluster.kubeconfig), namespace, file.name]
         done = subprocess.run([*command, str(timeout_seconds)], check=True, stdout=subprocess.PIPE, text=True)
     # it prints a table of its own beside
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import grpc
 import pandas as pd
 import pytest
 from harness.cluster import eventually
@@ -13,13 +12,19 @@ from harness.pods import run_pod
 from onnx import TensorProto, helper
 
 from longshore.cluster import ClusterRuntime
-from longshore.cluster.forward import forwarded
-from longshore.deployment import delete_service, deploy_model, promote_service, rollback_service
+from longshore.deployment import (
+    delete_service,
+    deploy_model,
+    example_rows,
+    find_endpoint,
+    predict,
+    promote_service,
+    rollback_service,
+)
 from longshore.errors import DeployError
 from longshore.monitoring import read_metrics, summarise
 from longshore.packaging import save_onnx
 from longshore.rbac import DEPLOYER, deployer_objects
-from longshore.serving.messages import INFERENCE, message
 from longshore.spec import Endpoint, KServeOptions, ModelSource, Resources, Router, Scaling, Service, Traffic
 from longshore.storage import copy_tree
 from longshore.targets.kserve_runtimes import serving_runtime
@@ -117,19 +122,15 @@ def test_a_model_is_deployed_replaced_under_load_and_brought_back(
     eventually(lambda: not pods(real_kserve, service), "the end of the pods")
 
 
-def test_one_pod_answers_rest_and_grpc(real_kserve, service, stored_models, deploy, session, answer):
+def test_one_pod_answers_in_every_protocol(real_kserve, service, stored_models, deploy, session):
     options = KServeOptions(storage_secret="kserve-bucket", protocol="grpc-v2")
     endpoint = deploy(stored_models(1), replace(service, kserve=options)).endpoint
     assert endpoint.protocols == ("v1", "v2", "grpc-v2")
-    assert answer(endpoint, ROW) == 1
-    inputs = [_tensor(name, value) for name, value in ROW.items()]
-    request = message(INFERENCE, "ModelInferRequest")(model_name="penguins", inputs=inputs)
-    there = replace(endpoint, url=f"{endpoint.url}:9000")
-    with forwarded(session, there) as here, grpc.insecure_channel(urlsplit(here.url).netloc) as channel:
-        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        body = infer(request.SerializeToString(), timeout=30)
-    (output,) = message(INFERENCE, "ModelInferResponse").FromString(body).outputs
-    assert list(output.contents.fp64_contents) == [1]
+    for protocol in endpoint.protocols:
+        assert predict(endpoint, [ROW, ROW], protocol=protocol, session=session) == [1, 1]
+    place = {"platform": "kserve", "namespace": service.namespace, "session": session}
+    assert find_endpoint(service.name, **place) == endpoint
+    assert set(example_rows(service.name, **place)[0]) >= set(ROW) - {"species"}
 
 
 def test_an_onnx_model_is_served_by_longshores_runtime(service, bucket, deploy, answer, tmp_path):
@@ -142,12 +143,6 @@ def test_an_onnx_model_is_served_by_longshores_runtime(service, bucket, deploy, 
     uri = copy_tree(tmp_path / "model", f"{bucket}/onnx")
     done = deploy(ModelSource(uri=uri, format="onnx", name="twice", digest=digest), service)
     assert answer(done.endpoint, {"mass": 2.25}) == 4.5
-
-
-def _tensor(name, value):
-    if isinstance(value, str):
-        return {"name": name, "shape": [1], "datatype": "BYTES", "contents": {"bytes_contents": [value.encode()]}}
-    return {"name": name, "shape": [1], "datatype": "FP64", "contents": {"fp64_contents": [value]}}
 
 
 def test_a_broken_update_leaves_the_old_pods_answering(real_kserve, service, stored_models, deploy, answer):

@@ -1,5 +1,7 @@
 """The engine on this machine, with real server processes, sockets and signals."""
 
+import io
+import json
 import os
 import re
 import shutil
@@ -15,8 +17,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from longshore.cli.app import run
 from longshore.client import predict
-from longshore.deployment import deploy_model, rollback_service, undo_run
+from longshore.deployment import deploy_model, example_rows, find_endpoint, rollback_service, undo_run
 from longshore.errors import ConfigError, DeployError
 from longshore.local import LocalRuntime, list_servers, log_path, stop
 from longshore.local.state import load
@@ -25,6 +28,7 @@ from longshore.spec import Endpoint, Service
 from longshore.storage import copy_tree
 from longshore.targets.base import Ref
 
+PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 ROW = {
     "species": "Adelie",
     "island": "Torgersen",
@@ -321,6 +325,30 @@ def test_a_deploy_that_is_killed_leaves_the_old_one_serving_and_the_next_one_cle
     assert done.previous.model.uri == models(1).uri
     stop("penguins")
     assert pids(home) == []
+
+
+def test_a_service_is_found_and_asked_by_its_name(models, capfd, tmp_path, monkeypatch):
+    deployed = deploy_model(models(7), SERVICE).endpoint
+    assert find_endpoint("penguins") == deployed
+    with pytest.raises(ConfigError, match="bears no release of longshore's"):
+        find_endpoint("others")
+    ask = ["predict", "penguins", "--platform", "local"]
+    examples = len(example_rows("penguins"))
+    capfd.readouterr()
+    for more, number in (
+        ([], examples),
+        (["--rows", str(PENGUINS)], 344),
+        (["--rows", "-", "--protocol", "v2"], 2),
+        (["--ingress", deployed.url, "--host", "penguins.example.com"], examples),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"instances": [ROW, ROW]})))
+        assert run([*ask, *more]) == 0
+        assert json.loads(capfd.readouterr().out) == [7.0] * number
+    wrong = tmp_path / "rows.json"
+    for content, said in (("3", "holds no rows"), ("{", "are not JSON"), ('[{"year": 1}]', "answered 400")):
+        wrong.write_text(content)
+        assert run([*ask, "--rows", str(wrong)]) == 1
+        assert said in capfd.readouterr().err
 
 
 def test_what_a_run_deployed_can_be_undone(models, monkeypatch, home):

@@ -7,19 +7,28 @@ import pytest
 
 from longshore import client
 from longshore.deployment import _smoke_test
+from longshore.errors import MissingExtra
 from longshore.packaging import read_card
 from longshore.spec import Endpoint
 
 
-@pytest.mark.parametrize(
-    ("protocols", "asked"), [(("v1", "v2"), True), (("v1", "v2", "grpc-v2"), True), (("grpc-v2",), False)]
-)
-def test_the_example_rows_are_asked_for_where_v1_is_spoken(constant_models, monkeypatch, caplog, protocols, asked):
-    caplog.set_level(logging.INFO, "longshore")
+@pytest.mark.parametrize(("takes", "asked"), [("rows", True), ("tensors", False)])
+def test_the_example_rows_are_asked_for_where_rows_are_taken(constant_models, monkeypatch, takes, asked):
     calls = []
     monkeypatch.setattr(client, "probe", lambda endpoint, rows, classes: calls.append((endpoint, rows, classes)))
     model = constant_models(1)
-    endpoint = Endpoint(name="m", url="http://m", model="m", revision="r", protocols=protocols)
+    endpoint = Endpoint(name="m", url="http://m", model="m", revision="r", takes=takes)
     _smoke_test(model)(endpoint)
     assert calls == ([(endpoint, read_card(Path(model.uri)).example, None)] if asked else [])
-    assert ("speaks grpc-v2 only: it is served without a smoke test" in caplog.text) is not asked
+
+
+def test_a_protocol_that_cannot_be_spoken_here_undoes_no_deployment(constant_models, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, "longshore")
+
+    def lack(*_):
+        raise MissingExtra("predicting over gRPC", "kserve", "kserve")
+
+    monkeypatch.setattr(client, "probe", lack)
+    _smoke_test(constant_models(1))(Endpoint(name="m", url="http://m", model="m", revision="r"))
+    assert "http://m is served without a smoke test" in caplog.text
+    assert "pip install 'longshore[kserve]'" in caplog.text

@@ -175,6 +175,23 @@ def test_transformer_explainer_logger_and_batcher():
     assert endpoint.url == "http://iris-transformer.prod.svc.cluster.local"
 
 
+@pytest.mark.parametrize(
+    ("told", "external"),
+    [
+        ("http://iris-prod.example.com", "http://iris-prod.example.com"),
+        ("http://iris-predictor.prod.svc.cluster.local", None),
+        (None, None),
+    ],
+)
+def test_an_ingress_knows_the_service_by_the_name_that_kserve_gives(told, external):
+    observed = {
+        "kind": "InferenceService",
+        "status": {"url": told, "address": {"url": "http://iris-predictor.prod.svc"}},
+    }
+    endpoint = KServeTarget().endpoint(release(), [observed])
+    assert (endpoint.url, endpoint.external_url) == ("http://iris-predictor.prod.svc", external)
+
+
 HTTP_PORT = {"containerPort": 8080, "name": "http1", "protocol": "TCP"}
 GRPC_PORT = {"containerPort": 9000, "name": "h2c", "protocol": "TCP"}
 
@@ -192,7 +209,10 @@ def test_grpc_of_longshores_runtime_has_its_port(mode, ports, protocols):
     assert "--grpc-port=9000" in model["args"]
     # readiness is asked for over HTTP still
     assert model["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": 8080}
-    assert KServeTarget().endpoint(wanted, []).protocols == protocols
+    endpoint = KServeTarget().endpoint(wanted, [])
+    assert endpoint.protocols == protocols
+    grpc = "http://iris-predictor.prod.svc.cluster.local:9000"
+    assert endpoint.grpc_url == (grpc if mode == "Standard" else None)
 
 
 @pytest.mark.parametrize("options", [KServeOptions(), KServeOptions(protocol="v2"), KNATIVE])

@@ -1,4 +1,4 @@
-"""Ask an endpoint for predictions, as a client of its users would."""
+"""What a series of requests says of an endpoint."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
+from longshore.client.access import Access
+from longshore.client.connection import Client
 from longshore.errors import DeployError, InputError, InvalidValue
 from longshore.spec import Endpoint
 
-if TYPE_CHECKING:
-    import requests
-
-__all__ = ["ProbeReport", "check_answers", "predict", "probe", "replay"]
+__all__ = ["ProbeReport", "check_answers", "probe", "replay"]
 
 Rows = Sequence[Mapping[str, Any]]
 
-_SETTLE_SECONDS = 0.1
+_SETTLE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,58 +41,6 @@ class ProbeReport:
     p50_seconds: float
     p99_seconds: float
     first_error: str = ""
-
-
-@contextmanager
-def _session(endpoint: Endpoint) -> Iterator[requests.Session]:
-    import requests
-
-    with requests.Session() as session:
-        session.headers.update(endpoint.headers)
-        # a proxy set for the internet has no business with a cluster's or this machine's addresses
-        session.trust_env = False
-        yield session
-
-
-def predict(endpoint: Endpoint, rows: Rows, *, timeout_seconds: float = 30) -> list[Any]:
-    """Predict raw rows over the KServe V1 protocol.
-
-    Args:
-        endpoint: Where to ask.
-        rows: One mapping per row, from column name to value.
-        timeout_seconds: For the connection and for each read.
-
-    Returns:
-        One prediction per row.
-
-    Raises:
-        InputError: If the model refuses the rows; the message is the server's.
-        DeployError: If nothing answers or the answer is no prediction.
-    """
-    with _session(endpoint) as session:
-        return _ask(session, endpoint, rows, timeout_seconds)
-
-
-def _ask(session: requests.Session, endpoint: Endpoint, rows: Rows, timeout_seconds: float) -> list[Any]:
-    import requests
-
-    url = endpoint.predict_url
-    try:
-        response = session.post(url, json={"instances": list(rows)}, timeout=timeout_seconds)
-    except requests.RequestException as error:
-        raise DeployError(f"{url} did not answer: {error}") from error
-    try:
-        body = response.json()
-    except requests.JSONDecodeError:
-        body = None
-    if response.status_code != 200:
-        said = body.get("error") if isinstance(body, dict) else response.text[:200]
-        kind = InputError if 400 <= response.status_code < 500 else DeployError
-        raise kind(f"{url} answered {response.status_code}: {said}")
-    predictions = body.get("predictions") if isinstance(body, dict) else None
-    if not isinstance(predictions, list):
-        raise DeployError(f"{url} answered without a list of predictions: {response.text[:200]}")
-    return predictions
 
 
 def check_answers(predictions: Sequence[Any], rows: int, classes: Sequence[Any] | None) -> None:
@@ -118,23 +65,25 @@ def check_answers(predictions: Sequence[Any], rows: int, classes: Sequence[Any] 
 
 
 @contextmanager
-def _settled(endpoint: Endpoint, timeout_seconds: float) -> Iterator[requests.Session]:
-    """A session whose connection leads to the endpoint's own revision.
+def _settled(
+    endpoint: Endpoint, protocol: str | None, access: Access | None, timeout_seconds: float
+) -> Iterator[Client]:
+    """A client whose connection leads to the endpoint's own revision.
 
     A cluster's address may need a moment until it leads there: every node learns for itself which pods are ready, and
     the ones before still answer. A server that does not tell its revision is taken as it is.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
-        with _session(endpoint) as session:
-            revision = _answering(session, endpoint)
+        with Client(endpoint, protocol=protocol, access=access, timeout_seconds=timeout_seconds) as client:
+            revision = client.answering()
             if revision == endpoint.revision:
-                yield session
+                yield client
                 return
             if time.monotonic() > deadline:
                 if revision is None:
                     # the request itself tells best why nothing answers
-                    yield session
+                    yield client
                     return
                 raise DeployError(
                     f"{endpoint.url} is still answered by revision {revision} after {timeout_seconds:g} s"
@@ -142,39 +91,34 @@ def _settled(endpoint: Endpoint, timeout_seconds: float) -> Iterator[requests.Se
         time.sleep(_SETTLE_SECONDS)
 
 
-def _answering(session: requests.Session, endpoint: Endpoint) -> str | None:
-    """The revision that answers, None if nothing does; where it is not told, the endpoint's own."""
-    import requests
-
-    try:
-        response = session.get(f"{endpoint.url.rstrip('/')}/v2/health/ready", timeout=5)
-        told = response.json() if response.status_code == 200 else None
-    except requests.JSONDecodeError:
-        told = None
-    except requests.RequestException:
-        return None
-    revision = told.get("revision") if isinstance(told, dict) else None
-    return revision if isinstance(revision, str) else endpoint.revision
-
-
-def probe(endpoint: Endpoint, rows: Rows, classes: Sequence[Any] | None, *, timeout_seconds: float = 30) -> None:
+def probe(
+    endpoint: Endpoint,
+    rows: Rows,
+    classes: Sequence[Any] | None,
+    *,
+    protocol: str | None = None,
+    access: Access | None = None,
+    timeout_seconds: float = 30,
+) -> None:
     """Smoke test: predict the rows one by one and together; both must give the same, valid answers.
 
     Args:
         endpoint: Where to ask; where the server tells its revision, it must be the endpoint's.
         rows: Rows that the model takes.
         classes: The model's classes, None for a regression.
+        protocol: What to ask in; None is the first that the endpoint speaks.
+        access: Token and certificates.
         timeout_seconds: For each request, and for the address to lead to the endpoint's revision.
 
     Raises:
         DeployError: If an answer is missing, invalid or depends on what else is in the request.
         InputError: If the model refuses a row.
     """
-    with _settled(endpoint, timeout_seconds) as session:
-        together = _ask(session, endpoint, rows, timeout_seconds)
+    with _settled(endpoint, protocol, access, timeout_seconds) as client:
+        together = client.predict(rows)
         check_answers(together, len(rows), classes)
         for index, row in enumerate(rows):
-            alone = _ask(session, endpoint, [row], timeout_seconds)
+            alone = client.predict([row])
             check_answers(alone, 1, classes)
             if not _same(alone[0], together[index]):
                 raise DeployError(f"row {index} gives {alone[0]!r} alone and {together[index]!r} among others")
@@ -192,6 +136,8 @@ def replay(
     classes: Sequence[Any] | None,
     *,
     batch_size: int = 1,
+    protocol: str | None = None,
+    access: Access | None = None,
     timeout_seconds: float = 30,
 ) -> ProbeReport:
     """Send rows as traffic and count what comes back; a failed request is counted, not raised.
@@ -201,7 +147,9 @@ def replay(
         rows: The rows, at least one.
         classes: The model's classes, None for a regression.
         batch_size: Rows in one request.
-        timeout_seconds: For the connection and for each read.
+        protocol: What to ask in; None is the first that the endpoint speaks.
+        access: Token and certificates.
+        timeout_seconds: For each request.
     """
     if not rows:
         raise InvalidValue("rows", [], "give at least one row")
@@ -209,12 +157,12 @@ def replay(
         raise InvalidValue("batch_size", batch_size, "use at least 1")
     seconds: list[float] = []
     errors: list[str] = []
-    with _session(endpoint) as session:
+    with Client(endpoint, protocol=protocol, access=access, timeout_seconds=timeout_seconds) as client:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
             began = time.perf_counter()
             try:
-                check_answers(_ask(session, endpoint, batch, timeout_seconds), len(batch), classes)
+                check_answers(client.predict(batch), len(batch), classes)
             except (DeployError, InputError) as error:
                 errors.append(str(error))
             seconds.append(time.perf_counter() - began)

@@ -1,0 +1,259 @@
+"""The Open Inference Protocol, over REST and gRPC, through the clients of KServe's SDK.
+
+Those are asynchronous. One loop in a thread of its own serves all of them, so that they can be used from plain code and
+from a notebook, which has a loop that runs already, and without gRPC complaining of several loops in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from longshore.client.access import Access, tls_name
+from longshore.client.refusals import refused
+from longshore.client.tensors import Row, Tensor, as_tensors, without_gaps
+from longshore.errors import DeployError, InputError, InvalidValue, LongshoreError, MissingExtra
+from longshore.spec import Endpoint
+
+if TYPE_CHECKING:
+    import grpc
+    import httpx
+
+__all__ = ["Grpc", "Rest"]
+
+_T = TypeVar("_T")
+
+_PARAMETERS: Final = {"content_type": "pd"}
+"""Has servers with pandas in them make a table of the columns."""
+
+_OUTPUT: Final = "predict"
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="longshore client", daemon=True).start()
+    return loop
+
+
+def _run(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
+    try:
+        return future.result()
+    except BaseException:
+        # Ctrl-C comes here and not to the loop
+        future.cancel()
+        raise
+
+
+@functools.cache
+def _kserve() -> Any:
+    try:
+        import kserve
+    except ModuleNotFoundError as error:
+        raise MissingExtra("predicting over the protocols v2 and grpc-v2", error.name or "kserve", "kserve") from error
+    # it logs the traceback of every refusal, and raises it as well
+    logging.getLogger("kserve.trace").addFilter(lambda record: not str(record.msg).startswith("Failed to "))
+    return kserve
+
+
+def _request(endpoint: Endpoint, rows: list[Row], missing: Callable[[Any], Any]) -> Any:
+    kserve = _kserve()
+    inputs = [_input(tensor, missing) for tensor in as_tensors(rows)]
+    return kserve.InferRequest(model_name=endpoint.model, infer_inputs=inputs, parameters=dict(_PARAMETERS))
+
+
+def _input(tensor: Tensor, missing: Callable[[Any], Any]) -> Any:
+    data = [missing(tensor) if value is None else value for value in tensor.data]
+    return _kserve().InferInput(name=tensor.name, shape=list(tensor.shape), datatype=tensor.datatype, data=data)
+
+
+def _predictions(url: str, response: Any, rows: int) -> list[Any]:
+    """The values of the output ``predict``, or else of the first one."""
+    output = next((one for one in response.outputs if one.name == _OUTPUT), next(iter(response.outputs), None))
+    if output is None:
+        raise DeployError(f"{url} answered without an output")
+    try:
+        array = output.as_numpy()
+    except ValueError as error:
+        raise DeployError(f"{url} answered with an output {output.name!r} that is no tensor: {error}") from error
+    values = array.reshape(-1) if array.size == rows else array
+    return [_decoded(value) for value in values.tolist()]
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(entry) for entry in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+class Rest:
+    """Open Inference Protocol over REST."""
+
+    def __init__(self, endpoint: Endpoint, access: Access) -> None:
+        kserve = _kserve()
+        import httpx
+
+        self._endpoint, self._access = endpoint, access
+        self._url = endpoint.url.rstrip("/")
+        secure = self._url.startswith("https")
+        name = tls_name(endpoint, self._url) if secure else None
+
+        class Transport(httpx.AsyncHTTPTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                if name is not None:
+                    request.extensions["sni_hostname"] = name
+                return await super().handle_async_request(request)
+
+        # with a transport of its own, it takes no proxy from the environment
+        transport = Transport(verify=access.trust() if secure else True)
+        self._client = kserve.InferenceRESTClient(kserve.RESTConfig(transport=transport, protocol="v2"))
+
+    def predict(self, rows: list[Row], timeout_seconds: float) -> list[Any]:
+        request = _request(self._endpoint, rows, lambda _: None)
+        url = f"{self._url}/v2/models/{self._endpoint.model}/infer"
+        response = self._ask(
+            url,
+            self._client.infer(
+                self._url, request, model_name=self._endpoint.model, headers=self._headers(), timeout=timeout_seconds
+            ),
+        )
+        return _predictions(url, response, len(rows))
+
+    def answering(self, timeout_seconds: float) -> str | None:
+        url = f"{self._url}/v2/models/{self._endpoint.model}/ready"
+        asked = self._client.is_model_ready(
+            self._url, self._endpoint.model, headers=self._headers(), timeout=timeout_seconds
+        )
+        try:
+            return self._endpoint.revision if self._ask(url, asked) else None
+        except LongshoreError:
+            return None
+
+    def close(self) -> None:
+        _run(self._client.close())
+
+    def _headers(self) -> dict[str, str]:
+        return {**self._endpoint.headers, **self._access.headers()}
+
+    @staticmethod
+    def _ask(url: str, asked: Coroutine[Any, Any, _T]) -> _T:
+        import httpx
+
+        try:
+            return _run(asked)
+        except httpx.HTTPStatusError as error:
+            raise _refusal(url, error.response) from error
+        except httpx.HTTPError as error:
+            raise DeployError(f"{url} did not answer: {_reason(error)}") from error
+        except (KeyError, ValueError) as error:
+            raise DeployError(f"{url} answered what is not of the Open Inference Protocol: {error!r}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What lies behind an error, as far as anything is told: httpx often hands on no word of it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if said := str(inner):
+            return said
+        inner = inner.__cause__ or inner.__context__
+    return type(error).__name__
+
+
+def _refusal(url: str, response: httpx.Response) -> LongshoreError:
+    return refused(url, response.status_code, response.text, response.headers.get("Location"))
+
+
+class Grpc:
+    """Open Inference Protocol over gRPC."""
+
+    def __init__(self, endpoint: Endpoint, access: Access) -> None:
+        self._endpoint, self._access = endpoint, access
+        self._url = endpoint.grpc_url or endpoint.url
+        parts = urlsplit(self._url)
+        if parts.path.strip("/"):
+            raise InvalidValue("Endpoint.url", self._url, "gRPC has no paths below an address")
+        secure = parts.scheme in ("https", "grpcs")
+        address = parts.netloc if parts.port is not None else f"{parts.netloc}:{443 if secure else 80}"
+        headers = {name.lower(): value for name, value in endpoint.headers.items()}
+        authority = headers.pop("host", None)
+        self._headers = headers
+        if secure:
+            access.trust()
+        self._client = _run(self._open(address, authority, secure))
+
+    async def _open(self, address: str, authority: str | None, secure: bool) -> Any:
+        access = self._access
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", -1),
+            # what failed is told, and not asked again behind the caller's back
+            ("grpc.enable_retries", 0),
+        ]
+        if authority is not None:
+            options.append(("grpc.default_authority", authority))
+            if secure and tls_name(self._endpoint, self._url) is None:
+                options.append(("grpc.ssl_target_name_override", urlsplit(self._url).hostname))
+        return _kserve().InferenceGRPCClient(
+            address,
+            use_ssl=secure,
+            root_certificates=access.ca_file,
+            private_key=access.key_file or access.cert_file,
+            certificate_chain=access.cert_file,
+            channel_args=options,
+        )
+
+    def predict(self, rows: list[Row], timeout_seconds: float) -> list[Any]:
+        predictions: dict[int, Any] = {}
+        for indices in without_gaps(rows):
+            request = _request(self._endpoint, [rows[index] for index in indices], _no_null)
+            response = self._ask(self._client.infer(request, timeout=timeout_seconds, headers=self._metadata()))
+            answers = _predictions(self._url, response, len(indices))
+            if len(answers) != len(indices):
+                raise DeployError(
+                    f"{self._url}: {len(indices)} rows were sent and {len(answers)} predictions came back"
+                )
+            predictions.update(zip(indices, answers, strict=True))
+        return [predictions[index] for index in range(len(rows))]
+
+    def answering(self, timeout_seconds: float) -> str | None:
+        asked = self._client.is_model_ready(self._endpoint.model, timeout=timeout_seconds, headers=self._metadata())
+        try:
+            return self._endpoint.revision if self._ask(asked) else None
+        except LongshoreError:
+            return None
+
+    def close(self) -> None:
+        _run(self._client.close())
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        given: Mapping[str, str] = {**self._headers, **self._access.headers()}
+        return tuple((name.lower(), value) for name, value in given.items())
+
+    def _ask(self, asked: Coroutine[Any, Any, _T]) -> _T:
+        import grpc
+
+        try:
+            return _run(asked)
+        except grpc.aio.AioRpcError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: grpc.aio.AioRpcError) -> LongshoreError:
+        import grpc
+
+        code, said = error.code(), error.details() or "no reason given"
+        if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED):
+            return InputError(f"{self._url} answered {code.name}: {said}")
+        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            said += ": give a token that is allowed there"
+        return DeployError(f"{self._url} answered {code.name}: {said}")
+
+
+def _no_null(tensor: Tensor) -> Any:
+    # columns of other types come without gaps
+    return float("nan") if tensor.datatype == "FP64" else None

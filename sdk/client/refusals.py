@@ -1,0 +1,48 @@
+"""What a server's refusal means to a client."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from longshore.errors import DeployError, InputError, LongshoreError
+
+__all__ = ["refused"]
+
+_SHOWN: Final = 200
+# not the rows' fault, though HTTP calls it the client's
+_NOT_OF_THE_ROWS: Final = frozenset({401, 403, 407, 408, 425, 429})
+
+
+def refused(url: str, status: int, body: str, location: str | None = None) -> LongshoreError:
+    """The error to raise for an HTTP answer that is no prediction.
+
+    Args:
+        url: What was asked.
+        status: HTTP status.
+        body: The answer's text.
+        location: Where it sends the client instead.
+    """
+    if 300 <= status < 400:
+        where = "" if location is None else f" and sends clients to {location.partition('?')[0]}"
+        return DeployError(f"{url} answered {status}{where}: if that is a login, give a token")
+    said = _words(body)
+    if status in (401, 403):
+        said = f"{said or 'no reason given'}: give a token that is allowed there"
+    elif status == 404 and not said:
+        said = "nothing is known there: behind an ingress, the host header tells it which service is meant"
+    rows = 400 <= status < 500 and status not in _NOT_OF_THE_ROWS
+    return (InputError if rows else DeployError)(f"{url} answered {status}: {said}")
+
+
+def _words(body: str) -> str:
+    """The server's own words: V1 and V2 have them in ``error``, FastAPI in ``detail``."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        for key in ("error", "detail"):
+            if isinstance(content.get(key), str):
+                return str(content[key])
+    return body.strip()[:_SHOWN]
