@@ -31,6 +31,7 @@ from harness.fleet import FAIL, start_fleet  # noqa: E402
 from harness.keeper import Keeper  # noqa: E402
 from harness.kserve import KServe  # noqa: E402
 from harness.nodes import NodesCluster  # noqa: E402
+from harness.penguins import PENGUINS, ROW  # noqa: E402
 from harness.plane import Plane  # noqa: E402
 
 from longshore.client import predict  # noqa: E402
@@ -54,15 +55,6 @@ TIMEOUT_SECONDS = 60
 PATIENCE_SECONDS = 5
 MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris", digest="sha256:" + "0" * 64)
 NEXT = replace(MODEL, uri="s3://models/iris/2")
-ROW = {
-    "species": "Adelie",
-    "island": "Torgersen",
-    "bill_length_mm": 39.1,
-    "bill_depth_mm": 18.7,
-    "flipper_length_mm": 181,
-    "sex": "male",
-    "year": 2007,
-}
 FAILURES: dict[str, dict[str, Any]] = {
     "image that is nowhere": {"annotations": {FAIL: "image"}},
     "corrupt model": {"annotations": {FAIL: "crash"}},
@@ -295,7 +287,7 @@ def models(nodes: NodesCluster) -> Iterator[tuple[ModelSource, dict[str, Any]]]:
     eventually(lambda: requests.get(f"http://{address}", timeout=2).status_code < 500, "S3")
     os.environ.update(keys, AWS_DEFAULT_REGION="us-east-1", AWS_ENDPOINT_URL=f"http://{address}")
     s3fs.S3FileSystem().mkdir("models")
-    frame = read_table(str(HERE.parents[1] / "examples" / "data" / "penguins.csv"))
+    frame = read_table(str(PENGUINS))
     trained = train_sklearn(frame, target="body_mass_g", estimator="sklearn.linear_model.Ridge", task="regression")
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder) / "model"

@@ -1,13 +1,13 @@
 """The platform ``kserve`` in real pods: KServe's controller, its storage initializer, and answers to real requests."""
 
 from dataclasses import replace
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
 from harness.cluster import eventually
 from harness.load import Load
+from harness.penguins import PENGUINS, ROW
 from harness.pods import run_pod
 from onnx import TensorProto, helper
 
@@ -29,17 +29,6 @@ from longshore.spec import Endpoint, KServeOptions, ModelSource, Resources, Rout
 from longshore.storage import copy_tree
 from longshore.targets.kserve_runtimes import serving_runtime
 from longshore.training import describe_onnx
-
-PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
-ROW = {
-    "species": "Adelie",
-    "island": "Torgersen",
-    "bill_length_mm": 39.1,
-    "bill_depth_mm": 18.7,
-    "flipper_length_mm": 181,
-    "sex": "male",
-    "year": 2007,
-}
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from harness.cluster import eventually
 from harness.images import longshore_image
 from harness.load import Load
+from harness.penguins import PENGUINS, ROW
 from harness.pods import run_pod, start_pod
 
 from longshore.cluster import ClusterRuntime, Session
@@ -19,16 +19,6 @@ from longshore.targets.base import SERVICE_LABEL, Ref
 from longshore.training import read_table
 from longshore.training.data import write_table
 
-PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
-ROW = {
-    "species": "Adelie",
-    "island": "Torgersen",
-    "bill_length_mm": 39.1,
-    "bill_depth_mm": 18.7,
-    "flipper_length_mm": 181,
-    "sex": "male",
-    "year": 2007,
-}
 SMALL = Resources(cpu="20m", memory="400Mi")
 URL = "http://penguins.{}.svc/v1/models/penguins:predict"
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from harness.penguins import PENGUINS, ROW
 
 from longshore.cli.app import run
 from longshore.client import predict
@@ -28,16 +29,6 @@ from longshore.spec import Endpoint, Service
 from longshore.storage import copy_tree
 from longshore.targets.base import Ref
 
-PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
-ROW = {
-    "species": "Adelie",
-    "island": "Torgersen",
-    "bill_length_mm": 39.1,
-    "bill_depth_mm": 18.7,
-    "flipper_length_mm": 181,
-    "sex": "male",
-    "year": 2007,
-}
 SERVICE = Service(name="penguins")
 REF = Ref("local.longshore.dev/v1alpha1", "ModelServer", "penguins")
 

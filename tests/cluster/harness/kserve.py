@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from kubernetes.client.rest import ApiException
 
 from harness.builds import built, module_folder
@@ -18,6 +16,7 @@ from harness.cluster import Cluster, eventually, write_kubeconfig
 from harness.keeper import Keeper
 from harness.plane import Plane
 from harness.system import free_port
+from harness.webhooks import documents, webhook_address, write_certificates
 
 __all__ = ["KServe"]
 
@@ -55,7 +54,7 @@ class KServe:
         definitions = list(self._crds(crds))
         self._apply_all(definitions)
         self._apply_all(self._settings())
-        self._write_certificates()
+        write_certificates(self._plane, self._folder, "kserve")
         # the manager looks for its kinds once, and ends if one is not there
         eventually(lambda: all(map(self._is_served, definitions)), "KServe's kinds")
         self.start_manager()
@@ -129,16 +128,16 @@ class KServe:
     def _crds(self, crds: str) -> Iterator[dict[str, Any]]:
         for path in sorted((self._config / "crd" / crds).rglob("serving.kserve.io_*.yaml")):
             if path.parent.name in (crds, "clusterstoragecontainer", "localmodel"):
-                yield from _documents(path)
+                yield from documents(path)
         # what carries them out is harness.knative
         resources = module_folder("kserve", "knative.dev/serving") / "config" / "core" / "300-resources"
         for name in ("configuration", "revision", "route", "service"):
-            yield from _documents(resources / f"{name}.yaml")
+            yield from documents(resources / f"{name}.yaml")
 
     def _settings(self) -> Iterator[dict[str, Any]]:
         yield self._configuration()
         for name in ("service_account.yaml", "role.yaml", "role_binding.yaml"):
-            for manifest in _documents(self._config / "rbac" / name):
+            for manifest in documents(self._config / "rbac" / name):
                 if manifest["kind"] == "ServiceAccount":
                     manifest["metadata"]["namespace"] = _NAMESPACE
                 for subject in manifest.get("subjects", ()):
@@ -149,12 +148,12 @@ class KServe:
 
     def _with_images(self, folder: Path) -> Iterator[dict[str, Any]]:
         """What a kustomization lists, with the image names that it gives, in the version of the module."""
-        (kustomization,) = _documents(folder / "kustomization.yaml")
+        (kustomization,) = documents(folder / "kustomization.yaml")
         images = {
             image["name"]: self._released(f"{image['newName']}:{image['newTag']}") for image in kustomization["images"]
         }
         for name in kustomization["resources"]:
-            for manifest in _documents(folder / name):
+            for manifest in documents(folder / name):
                 text = json.dumps(manifest)
                 for mark, image in images.items():
                     text = text.replace(f'"{mark}:replace"', f'"{image}"')
@@ -165,7 +164,7 @@ class KServe:
         return re.sub(r"\b(kserve/[a-z-]+):latest", rf"\1:{self._version}", text)
 
     def _configuration(self) -> dict[str, Any]:
-        (manifest,) = _documents(self._config / "configmap" / "inferenceservice.yaml")
+        (manifest,) = documents(self._config / "configmap" / "inferenceservice.yaml")
         data = manifest["data"]
         data.pop("_example", None)
         data = {name: self._released(text) for name, text in data.items()}
@@ -177,27 +176,8 @@ class KServe:
 
     def _webhooks(self) -> Iterator[dict[str, Any]]:
         """The webhook configurations, with the manager's address in place of a Service's."""
-        authority = base64.b64encode(self._plane.authority.pem).decode()
-        for manifest in _documents(self._config / "webhook" / "manifests.yaml"):
+        for manifest in documents(self._config / "webhook" / "manifests.yaml"):
             for webhook in manifest["webhooks"]:
                 path = webhook["clientConfig"]["service"]["path"]
-                url = f"https://127.0.0.1:{self._ports['webhooks']}{path}"
-                webhook["clientConfig"] = {"url": url, "caBundle": authority}
+                webhook["clientConfig"] = webhook_address(self._plane, self._ports["webhooks"], path)
             yield manifest
-
-    def _write_certificates(self) -> None:
-        certificate, key = self._plane.authority.issue("kserve", "kserve-webhooks", hosts=["127.0.0.1"])
-        place = self._folder / "k8s-webhook-server" / "serving-certs"
-        place.mkdir(parents=True)
-        (place / "tls.crt").symlink_to(certificate)
-        (place / "tls.key").symlink_to(key)
-
-
-def _documents(path: Path) -> list[dict[str, Any]]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    # the loader in C, where it is there: KServe's CRDs are a megabyte each
-    documents = [document for document in yaml.load_all(path.read_text(), Loader=loader) if document]
-    for document in documents:
-        document.pop("status", None)
-        document.get("metadata", {}).pop("creationTimestamp", None)
-    return documents

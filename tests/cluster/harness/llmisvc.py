@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import yaml
 from kubernetes.client.rest import ApiException
 
 from harness.builds import built, module_folder
@@ -16,6 +13,7 @@ from harness.cluster import Cluster, eventually, write_kubeconfig
 from harness.keeper import Keeper
 from harness.plane import Plane
 from harness.system import free_port
+from harness.webhooks import documents, webhook_address, write_certificates
 
 __all__ = ["LLMController"]
 
@@ -46,7 +44,7 @@ class LLMController:
         self._folder.mkdir()
         for manifest in (*self._crds(), *self._roles()):
             self._cluster.apply(manifest)
-        self._write_certificates()
+        write_certificates(self._plane, self._folder, "llmisvc")
         # the controller looks for its kinds once
         for kind in ("llminferenceservices", "llminferenceserviceconfigs"):
             eventually(partial(self._cluster.get, f"{_GROUP}/{kind}"), kind)
@@ -54,11 +52,11 @@ class LLMController:
         for manifest in self._read("config/webhook/llmisvc/manifests.yaml"):
             for webhook in manifest["webhooks"]:
                 path = webhook["clientConfig"]["service"]["path"]
-                webhook["clientConfig"] = self._address(path)
+                webhook["clientConfig"] = webhook_address(self._plane, self._port, path)
             self._cluster.apply(manifest)
         eventually(self._refuses, "KServe's refusals of LLMInferenceServices")
         for path in sorted((self._source / "config" / "llmisvcconfig").glob("config-*.yaml")):
-            for manifest in _documents(path):
+            for manifest in documents(path):
                 manifest["metadata"]["namespace"] = _NAMESPACE
                 self._cluster.apply(manifest)
 
@@ -101,13 +99,14 @@ class LLMController:
 
     def _crds(self) -> Iterator[dict[str, Any]]:
         for path in sorted((self._source / "config" / "crd" / "full" / "llmisvc").glob("serving.kserve.io_*.yaml")):
-            for manifest in _documents(path):
-                webhook = {"clientConfig": self._address("/convert"), "conversionReviewVersions": ["v1"]}
+            for manifest in documents(path):
+                address = webhook_address(self._plane, self._port, "/convert")
+                webhook = {"clientConfig": address, "conversionReviewVersions": ["v1"]}
                 manifest["spec"]["conversion"] = {"strategy": "Webhook", "webhook": webhook}
                 yield manifest
         for pattern in _OF_OTHERS:
             for path in sorted((self._source / "test" / "crds").glob(pattern)):
-                yield from _documents(path)
+                yield from documents(path)
 
     def _roles(self) -> Iterator[dict[str, Any]]:
         for name in ("service_account.yaml", "role.yaml", "clusterrolebinding.yaml"):
@@ -117,25 +116,4 @@ class LLMController:
                 yield manifest
 
     def _read(self, path: str) -> list[dict[str, Any]]:
-        return _documents(self._source / path)
-
-    def _address(self, path: str) -> dict[str, str]:
-        authority = base64.b64encode(self._plane.authority.pem).decode()
-        return {"url": f"https://127.0.0.1:{self._port}{path}", "caBundle": authority}
-
-    def _write_certificates(self) -> None:
-        certificate, key = self._plane.authority.issue("llmisvc", "llmisvc-webhooks", hosts=["127.0.0.1"])
-        place = self._folder / "k8s-webhook-server" / "serving-certs"
-        place.mkdir(parents=True)
-        (place / "tls.crt").symlink_to(certificate)
-        (place / "tls.key").symlink_to(key)
-
-
-def _documents(path: Path) -> list[dict[str, Any]]:
-    # the loader in C, where it is there: these CRDs have two megabytes each
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    documents = [document for document in yaml.load_all(path.read_text(), Loader=loader) if document]
-    for document in documents:
-        document.pop("status", None)
-        document.get("metadata", {}).pop("creationTimestamp", None)
-    return documents
+        return documents(self._source / path)
