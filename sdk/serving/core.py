@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -14,7 +16,12 @@ from longshore.errors import InputError, LongshoreError, ModelError
 from longshore.packaging import LoadedModel, ModelCard, bin_counts, load_model, rows_to_frame
 from longshore.serving.metrics import Metrics
 
-__all__ = ["Prediction", "Predictor", "Row"]
+__all__ = ["BATCH_ROWS", "Ask", "Prediction", "Predictor", "Row"]
+
+BATCH_ROWS: Final = 1024
+"""At most so many rows of several requests are predicted together, unless another number is given."""
+
+_log = logging.getLogger("longshore.serving")
 
 Row = Mapping[str, Any] | Sequence[Any]
 
@@ -33,13 +40,34 @@ class Prediction:
     probabilities: list[list[float]] | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ask:
+    """What one request wants predicted.
+
+    Args:
+        rows: Mappings from column to value, or sequences in the order of ``columns``.
+        columns: Columns of rows that are sequences; None is those of the signature.
+        probabilities: Whether to give the probability of each class as well.
+    """
+
+    rows: Sequence[Row]
+    columns: Sequence[str] | None = None
+    probabilities: bool = False
+
+
+@dataclass(slots=True)
+class _Job:
+    ask: Ask
+    outcome: Prediction | Exception | None = None
+
+
 class Predictor:
     """One model under one name.
 
-    It can be used from several threads at once; the model itself answers one after the other. scikit-learn (as of
-    1.9) replaces the process's warning filters during a prediction, in forests and in every ColumnTransformer, and
-    two at once leave them empty: each tree of each later prediction then warns. Little is lost, as most of the work
-    holds the interpreter's lock anyway.
+    It can be used from several threads at once. The model itself answers one call after the other: scikit-learn (as of
+    1.9) replaces the process's warning filters during a prediction, in forests and in every ColumnTransformer, and two
+    at once leave them empty: each tree of each later prediction then warns. What comes in meanwhile waits, and is
+    predicted together in the next call: most of what a call costs does not depend on the number of rows.
 
     Args:
         model: The loaded model.
@@ -47,6 +75,7 @@ class Predictor:
         digest: Digest of its directory, None if it was never recorded.
         version: Its version in the registry, None outside of one.
         revision: The revision that serves it.
+        batch_rows: At most so many rows of several requests are predicted together; 1 predicts each by itself.
 
     Attributes:
         metrics: What has been counted, of this predictor and of the web application in front of it.
@@ -54,10 +83,19 @@ class Predictor:
     """
 
     def __init__(
-        self, model: LoadedModel, *, name: str, digest: str | None, version: str | None, revision: str
+        self,
+        model: LoadedModel,
+        *,
+        name: str,
+        digest: str | None,
+        version: str | None,
+        revision: str,
+        batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._model = model
         self._turn = threading.Lock()
+        self._waiting: deque[_Job] = deque()
+        self._batch_rows = batch_rows
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
         self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
         self.metrics = Metrics(
@@ -112,22 +150,72 @@ class Predictor:
             InputError: If rows do not fit the signature, or the model gives no probabilities and they were asked for.
             ModelError: If the model fails, with its own error as the cause, or what it answers is not finite.
         """
-        if probabilities and not self.gives_probabilities:
-            raise InputError(f"the model {self.name!r} gives no probabilities: ask for its predictions only")
-        frame = rows_to_frame(self.card.signature, rows, columns=columns)
+        job = _Job(Ask(rows=rows, columns=columns, probabilities=probabilities))
+        self._waiting.append(job)
+        with self._turn:
+            # whoever had the turn before may have answered this one as well
+            while job.outcome is None:
+                self._answer_waiting()
+        if isinstance(job.outcome, Exception):
+            raise job.outcome
+        return job.outcome
+
+    def _answer_waiting(self) -> None:
+        """Answer what has waited longest, as much of it as goes together."""
+        jobs, rows = [self._waiting.popleft()], 0
+        rows = len(jobs[0].ask.rows)
+        while self._waiting and rows + len(self._waiting[0].ask.rows) <= self._batch_rows:
+            jobs.append(self._waiting.popleft())
+            rows += len(jobs[-1].ask.rows)
+        for job, outcome in zip(jobs, self._answer([job.ask for job in jobs]), strict=True):
+            job.outcome = outcome
+
+    def _answer(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
+        """A prediction or an error for each; what is wrong with one is no other's business."""
+        if len(asks) > 1 and all(ask.rows and ask.columns is None for ask in asks):
+            try:
+                return self._together(asks)
+            except Exception:  # noqa: BLE001 - the one whose fault it is will be told below
+                _log.debug("%d requests cannot be predicted together", len(asks), exc_info=True)
+        return [self._alone(ask) for ask in asks]
+
+    def _together(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
+        if not self.gives_probabilities and any(ask.probabilities for ask in asks):
+            raise InputError("one of them cannot be answered")
+        frame = rows_to_frame(self.card.signature, [row for ask in asks for row in ask.rows])
+        done = self._predict(frame, probabilities=any(ask.probabilities for ask in asks))
+        answers: list[Prediction | Exception] = []
+        start = 0
+        for ask in asks:
+            end = start + len(ask.rows)
+            shares = done.probabilities[start:end] if done.probabilities is not None and ask.probabilities else None
+            answers.append(Prediction(values=done.values[start:end], probabilities=shares))
+            start = end
+        return answers
+
+    def _alone(self, ask: Ask) -> Prediction | Exception:
         try:
-            prediction = self._answers(frame, probabilities=probabilities)
+            if ask.probabilities and not self.gives_probabilities:
+                raise InputError(f"the model {self.name!r} gives no probabilities: ask for its predictions only")
+            frame = rows_to_frame(self.card.signature, ask.rows, columns=ask.columns)
+            return self._predict(frame, probabilities=ask.probabilities)
+        except Exception as error:  # noqa: BLE001 - whoever asked is told
+            return error
+
+    def _predict(self, frame: Any, *, probabilities: bool) -> Prediction:
+        try:
+            done = self._answers(frame, probabilities=probabilities)
         except LongshoreError:
             raise
         except Exception as error:
             raise ModelError(f"the model failed ({type(error).__name__}): the server's log says where") from error
+        self.metrics.observe_batch(len(frame))
         self.metrics.count_bins(bin_counts(self.card.baseline, frame))
-        return prediction
+        return done
 
     def _answers(self, frame: Any, *, probabilities: bool) -> Prediction:
-        with self._turn:
-            values = self._model.predict(frame, conformed=True)
-            shares = self._model.predict_proba(frame, conformed=True) if probabilities else None
+        values = self._model.predict(frame, conformed=True)
+        shares = self._model.predict_proba(frame, conformed=True) if probabilities else None
         return Prediction(values=_plain(values), probabilities=None if shares is None else _plain(shares))
 
 

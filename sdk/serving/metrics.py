@@ -24,6 +24,7 @@ PROTOCOLS: Final = ("v1", "v2", "grpc-v2")
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -73,6 +74,13 @@ class Metrics:
         self._errors = {
             (protocol, kind): errors.labels(*self._labels, protocol, kind) for protocol in PROTOCOLS for kind in KINDS
         }
+        self._batches = Histogram(
+            "longshore_batch_rows",
+            "Rows that the model predicted in one call, of one request or of several.",
+            ["model", "revision"],
+            buckets=_BATCH_BUCKETS,
+            registry=self.registry,
+        ).labels(*self._labels)
         counter = Counter(
             "longshore_feature_bin",
             "Rows predicted, by feature and bin of the training data's distribution.",
@@ -114,6 +122,10 @@ class Metrics:
         self._predictions[protocol].observe(seconds)
         if failed is not None:
             self._errors[protocol, failed].inc()
+
+    def observe_batch(self, rows: int) -> None:
+        """Count a call of the model."""
+        self._batches.observe(rows)
 
     def count_bins(self, counts: Mapping[str, Sequence[int]]) -> None:
         """Count rows by feature and bin."""

@@ -1,5 +1,6 @@
 """The predictor and what it counts."""
 
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -163,6 +164,76 @@ def test_many_threads_at_once_get_right_answers_and_count_every_row(table, tmp_p
     assert warnings.filters == filters
     counted = bin_counts(samples(predictor.metrics))
     assert {sum(counts) for counts in counted.values()} == {2 * len(rows)}
+
+
+class Slow:
+    """A model of one's own that notes how many rows each call has, and whose first call waits."""
+
+    def __init__(self, model):
+        self.model, self.calls, self.began, self.go = model, [], threading.Event(), threading.Event()
+
+    def predict(self, frame):
+        self.calls.append(len(frame))
+        self.began.set()
+        assert self.go.wait(30)
+        return self.model.predict(frame)
+
+
+def slowly(stored, **options):
+    directory, digest = stored
+    loaded = load_model(directory, digest)
+    slow = Slow(loaded.model)
+    return slow, Predictor(replace(loaded, model=slow), digest=digest, **IDENTITY, **options)
+
+
+def asked_at_once(predictor, slow, requests):
+    """Ask while a call is under way, all before it ends; what each got, an error included."""
+
+    def ask(request):
+        try:
+            return predictor.predict(*request).values
+        except (InputError, ModelError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(requests) + 1) as pool:
+        first = pool.submit(ask, (predictor.card.example[:1],))
+        assert slow.began.wait(30)
+        others = [pool.submit(ask, request) for request in requests]
+        while len(predictor._waiting) < len(requests):
+            slow.began.wait(0.01)
+        slow.go.set()
+        first.result()
+        return [other.result() for other in others]
+
+
+def test_what_waits_is_predicted_together(stored, table):
+    slow, predictor = slowly(stored)
+    rows = frame_to_rows(predictor.card.signature, table)[::40]
+    expected = [[value] for value in load_model(*stored).model.predict(table.drop(columns="species"))[::40]]
+    assert asked_at_once(predictor, slow, [([row],) for row in rows]) == expected
+    assert slow.calls == [1, len(rows)]
+    batches = {s.labels["le"]: s.value for s in samples(predictor.metrics) if s.name == "longshore_batch_rows_bucket"}
+    assert (batches["1.0"], batches["16.0"]) == (1, 2)
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(1, [1, 2, 2, 2]), (4, [1, 4, 2]), (5, [1, 4, 2])])
+def test_a_batch_has_a_bound(stored, limit, calls):
+    slow, predictor = slowly(stored, batch_rows=limit)
+    two = predictor.card.example[:1] * 2
+    assert all(len(values) == 2 for values in asked_at_once(predictor, slow, [(two,)] * 3))
+    assert slow.calls == calls
+
+
+def test_what_is_wrong_with_one_request_is_no_others_business(stored):
+    slow, predictor = slowly(stored)
+    good = predictor.card.example[:1]
+    bad = [*good, {**good[0], "bill_length_mm": "wide"}]
+    names = list(predictor.card.signature.names)
+    turned = ([[good[0][name] for name in reversed(names)]], names[::-1])
+    answers = asked_at_once(predictor, slow, [(good,), (bad,), ([],), turned])
+    assert answers[0] == answers[3] == predictor.predict(good).values
+    assert answers[1].startswith("row 1, column 'bill_length_mm': expected a number")
+    assert answers[2] == "there are no rows: send at least one"
 
 
 def test_what_is_counted_is_what_drift_is_measured_with(predictor, table):
