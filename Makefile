@@ -27,7 +27,8 @@ demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
 	@KEEP="$(KEEP)" tools/demo.sh
 
 test: lint docs cluster-parts  ## Check, build the docs and run all tests
-	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" LONGSHORE_TEST_KSERVE="$$(tools/peer.sh image-kserve)/python" \
+		$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 unit: $(READY)  ## Run the pure tests only
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -81,6 +82,10 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra serve --extra xgboost --extra lightgbm --extra onnx --extra s3 --extra gcs --extra azure \
 		--constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
+	@# without dev.txt as a constraint: kserve takes no pandas 3
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--extra kserve --extra xgboost --extra lightgbm --extra onnx \
+		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-kserve.txt
 	@for image in tests/cluster/images/*/; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" $${image}requirements.in -o $${image}requirements.txt; \

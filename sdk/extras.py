@@ -11,6 +11,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "train": ("sklearn", "pandas", "numpy", "pyarrow", "joblib", "pandera", "matplotlib"),
     "registry": ("mlflow", "sqlalchemy", "alembic"),
     "serve": ("fastapi", "uvicorn", "orjson", "prometheus_client", "grpc"),
+    "kserve": ("kserve",),
     "monitor": ("scipy", "prometheus_client"),
     "xgboost": ("xgboost",),
     "lightgbm": ("lightgbm",),

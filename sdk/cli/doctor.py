@@ -25,6 +25,7 @@ _FEATURES: Final = {
     "train": "training and validation",
     "registry": "the model registry",
     "serve": "serving on this machine",
+    "kserve": "serving inside KServe's own model server",
     "monitor": "monitoring and drift",
     "xgboost": "XGBoost estimators",
     "lightgbm": "LightGBM estimators",
