@@ -79,6 +79,10 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra serve --extra xgboost --extra lightgbm --extra onnx --extra s3 --extra gcs --extra azure \
 		--constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--extra kserve --extra xgboost --extra lightgbm --extra onnx \
+		--constraints requirements/dev.txt \
+		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-kserve.txt
 	@for wanted in tests/cluster/images/*/requirements.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \

@@ -29,7 +29,7 @@ _FEATURES: Final = {
     "xgboost": "XGBoost estimators",
     "lightgbm": "LightGBM estimators",
     "onnx": "ONNX models",
-    "kserve": "predicting over V2 and gRPC",
+    "kserve": "predicting over V2 and gRPC, serving inside KServe's own model server",
     "s3": "s3:// storage",
     "gcs": "gs:// storage",
     "azure": "abfs:// storage",

@@ -1,6 +1,6 @@
 """What runs inside a serving process: one predictor core, and thin faces of web frameworks and of gRPC on it.
 
-=========================================  ===================================================================
+=========================================  ===========================================================================
 :mod:`longshore.serving.core`              the loaded model; knows nothing of the web
 :mod:`longshore.serving.metrics`           what is counted, for Prometheus
 :mod:`longshore.serving.protocol`          V1 and V2: what a request means; knows no framework
@@ -8,8 +8,11 @@
 :mod:`longshore.serving.fastapi_app`       the FastAPI face
 :mod:`longshore.serving.grpc_app`          the gRPC face, of V2
 :mod:`longshore.serving.messages`          the messages of gRPC
+:mod:`longshore.serving.process`           what every server process begins with: its arguments, the model, signals
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining
-=========================================  ===================================================================
+:mod:`longshore.serving.kserve_app`        the face inside KServe's own model server
+:mod:`longshore.serving.kserve_server`     the process around that
+=========================================  ===========================================================================
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from longshore.serving.core import Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Metrics
 from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
 
-__all__ = ["create_app"]
+__all__ = ["Observed", "create_app"]
 
 _CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""
@@ -54,7 +54,7 @@ def create_app(predictor: Predictor, *, body_limit: int = BODY_LIMIT) -> FastAPI
     _add_models(app, predictor, body_limit)
     _add_server(app, predictor)
     _add_errors(app)
-    app.add_middleware(_Observed, state=app.state, metrics=predictor.metrics)
+    app.add_middleware(Observed, state=app.state, metrics=predictor.metrics)
     return app
 
 
@@ -188,8 +188,14 @@ def _error(status: int, message: str, headers: Any = None) -> Response:
     return _json({"error": message}, status, headers)
 
 
-class _Observed:
-    """Measures each request, answers for whatever was not expected, and has connections closed while draining."""
+class Observed:
+    """Measures each request, answers for whatever was not expected, and has connections closed while draining.
+
+    Args:
+        app: The application behind it.
+        state: Says in ``draining`` whether the server is to end.
+        metrics: Where requests are counted.
+    """
 
     def __init__(self, app: ASGIApp, *, state: State, metrics: Metrics) -> None:
         self._app, self._state, self._metrics = app, state, metrics

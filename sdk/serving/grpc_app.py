@@ -8,7 +8,6 @@ tensors have no null, NaN in a tensor of floats is a missing value.
 from __future__ import annotations
 
 import logging
-import math
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -273,17 +272,7 @@ def _split(tensor: Any, raw: bytes) -> list[bytes]:
 
 
 def _values(tensor: Any, values: list[Any]) -> list[Any]:
-    """Values as JSON has them."""
-    if tensor.datatype == "BOOL":
-        return [bool(value) for value in values]
-    if tensor.datatype.startswith("FP"):
-        return [None if math.isnan(value) else value for value in values]
-    if tensor.datatype != "BYTES":
-        return values
-    try:
-        return [value.decode() for value in values]
-    except UnicodeDecodeError as error:
-        raise RequestError(400, f"input {tensor.name!r}: a value is not UTF-8: {error}") from error
+    return protocol.tensor_values(tensor.name, tensor.datatype, values)
 
 
 def _answer(content: Mapping[str, Any], *, raw: bool) -> Fields:

@@ -1,7 +1,8 @@
 """KServe's V1 protocol and the Open Inference Protocol (V2): what a request means, and what is answered.
 
 It knows no web framework and no gRPC; a face routes requests here and carries statuses and headers. Over REST it is
-bytes in and bytes out; over gRPC, :func:`infer` takes and gives what the JSON of the same protocol would hold.
+bytes in and bytes out; :func:`predict` and :func:`infer` take and give what the JSON would hold, for faces that have
+read the body already, and for gRPC.
 
 Sources: kserve.github.io/website (V1), github.com/kserve/open-inference-protocol (V2, REST). V2 tensors are one for
 each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's are, ``predict`` and
@@ -10,6 +11,7 @@ each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,8 +36,11 @@ __all__ = [
     "infer_v2",
     "measured",
     "model_v2",
+    "parse",
+    "predict",
     "predict_v1",
     "server_v2",
+    "tensor_values",
     "unexpected",
 ]
 
@@ -113,23 +118,27 @@ def check_model(predictor: Predictor, model: str, version: str = "") -> None:
 
 
 def predict_v1(predictor: Predictor, body: bytes) -> bytes:
+    """Answer a V1 predict request: :func:`predict`, as JSON."""
+    return encode(predict(predictor, parse(body)))
+
+
+def predict(predictor: Predictor, content: Any) -> dict[str, Any]:
     """Answer a V1 predict request.
 
     Args:
         predictor: The model.
-        body: ``{"instances": [row, ...], "parameters": {"probabilities": true}}``; rows are objects, or arrays in the
-            order of the signature, and ``parameters`` may be left out.
+        content: ``{"instances": [row, ...], "parameters": {"probabilities": true}}``; rows are objects, or arrays in
+            the order of the signature, and ``parameters`` may be left out.
 
     Returns:
         ``{"predictions": [...]}``, with ``probabilities`` and ``classes`` if they were asked for.
 
     Raises:
-        RequestError: If the body is no such request.
+        RequestError: If it is no such request.
         InputError: If rows do not fit the signature.
         ModelError: If the model fails, or what it answers is not finite.
     """
-    content = _parse(body)
-    rows = content.get("instances")
+    rows = _object(content).get("instances")
     if not isinstance(rows, list):
         raise RequestError(400, "'instances' must be an array of rows: {\"instances\": [{...}, ...]}")
     done = predictor.predict(rows, probabilities=_wants_probabilities(content.get("parameters")))
@@ -137,7 +146,7 @@ def predict_v1(predictor: Predictor, body: bytes) -> bytes:
     if done.probabilities is not None:
         answer["probabilities"] = done.probabilities
         answer["classes"] = predictor.card.signature.classes
-    return encode(answer)
+    return answer
 
 
 def _wants_probabilities(parameters: Any) -> bool:
@@ -155,7 +164,7 @@ def _wants_probabilities(parameters: Any) -> bool:
 
 def infer_v2(predictor: Predictor, body: bytes) -> bytes:
     """Answer a V2 inference request: :func:`infer`, as JSON."""
-    return encode(infer(predictor, _parse(body)))
+    return encode(infer(predictor, parse(body)))
 
 
 def infer(predictor: Predictor, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,7 +285,35 @@ def _label_type(signature: Signature) -> str:
     return _V2_LABELS[kinds[0]] if len(kinds) == 1 else "FP64"
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def tensor_values(name: str, datatype: str, values: list[Any]) -> list[Any]:
+    """What a tensor of gRPC holds, as its JSON would: it has no null, so NaN is a missing value.
+
+    Args:
+        name: The tensor's name.
+        datatype: Its datatype.
+        values: Its values; strings as bytes.
+
+    Raises:
+        RequestError: If a string is not UTF-8.
+    """
+    if datatype == "BOOL":
+        return [bool(value) for value in values]
+    if datatype.startswith("FP"):
+        return [None if math.isnan(value) else value for value in values]
+    if datatype != "BYTES":
+        return values
+    try:
+        return [value.decode() for value in values]
+    except UnicodeDecodeError as error:
+        raise RequestError(400, f"input {name!r}: a value is not UTF-8: {error}") from error
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """A request's body.
+
+    Raises:
+        RequestError: If it is no JSON object.
+    """
     if not body:
         raise RequestError(400, "the body is empty: a JSON object is needed")
     try:
@@ -285,6 +322,10 @@ def _parse(body: bytes) -> dict[str, Any]:
         named = error.doc.startswith(_NOT_JSON, error.pos)
         hint = "; JSON has no NaN and no Infinity: use null for a missing value" if named else ""
         raise RequestError(400, f"the body is not JSON: {error}{hint}") from error
+    return _object(content)
+
+
+def _object(content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RequestError(400, "the body must be a JSON object")
     return content

@@ -16,8 +16,6 @@ import logging
 import os
 import signal
 import socket
-import sys
-import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 import uvloop
 
-from longshore.errors import InvalidValue, LongshoreError, MissingExtra
+from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
+from longshore.serving.process import add_model_arguments, load_predictor, log_failure, set_up
 from longshore.spec.service import FRAMEWORKS
-from longshore.storage import fetch_directory
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -199,12 +197,8 @@ class _Notify:
 
 def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
-    parser.add_argument("--model", required=True, help="directory with model.json: a path or URI")
+    add_model_arguments(parser)
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
-    parser.add_argument("--name", required=True, help="name of the model in request paths")
-    parser.add_argument("--revision", required=True, help="name of this revision")
-    parser.add_argument("--digest", help="digest that the directory must have")
-    parser.add_argument("--model-version", help="version in the registry")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
@@ -212,16 +206,14 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--control", type=Path, help="path of the control socket")
     parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
-    parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to end; 0 then, 1 if the model could not be served."""
     options = _parse(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    set_up()
     notify = _Notify(options.notify_fd)
-    signal.signal(signal.SIGTERM, _leave)
     # never closed: the lock must last until the very end of the process
     if options.lock and not acquire(os.open(options.lock, os.O_RDWR | os.O_CREAT, 0o600), _LOCK_SECONDS):
         notify(state="failed", reason=f"revision {options.revision} runs already")
@@ -229,13 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app, rpc = _load(options)
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
-        if isinstance(error, LongshoreError):
-            reason = str(error)
-            _log.error("%s could not be loaded: %s", options.model, reason)
-        else:
-            reason = f"{type(error).__name__}: {error}"
-            _log.exception("%s could not be loaded", options.model)
-        notify(state="failed", reason=reason)
+        notify(state="failed", reason=log_failure(options.model, error))
         return 1
     private = socket.socket()
     private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -252,28 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _leave(*_: object) -> None:
-    """End at once: nothing is served yet. The first process of a container would otherwise not heed a TERM at all."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTERM)
-    os._exit(128 + signal.SIGTERM)
-
-
 def _load(options: Namespace) -> tuple[FastAPI, GrpcServer | None]:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
-    from longshore.serving.core import Predictor
     from longshore.serving.fastapi_app import create_app
 
-    _log.info("loading %s for revision %s", options.model, options.revision)
-    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
-        predictor = Predictor.load(
-            fetch_directory(options.model, Path(scratch)),
-            name=options.name,
-            digest=options.digest,
-            version=options.model_version,
-            revision=options.revision,
-        )
+    predictor = load_predictor(options)
     return create_app(predictor), None if options.grpc_port is None else _grpc(predictor, options)
 
 
