@@ -150,7 +150,11 @@ class Predictor:
             InputError: If rows do not fit the signature, or the model gives no probabilities and they were asked for.
             ModelError: If the model fails, with its own error as the cause, or what it answers is not finite.
         """
-        job = _Job(Ask(rows=rows, columns=columns, probabilities=probabilities))
+        return self.answer(Ask(rows=rows, columns=columns, probabilities=probabilities))
+
+    def answer(self, ask: Ask) -> Prediction:
+        """What :meth:`predict` does."""
+        job = _Job(ask)
         self._waiting.append(job)
         with self._turn:
             # whoever had the turn before may have answered this one as well
@@ -159,6 +163,16 @@ class Predictor:
         if isinstance(job.outcome, Exception):
             raise job.outcome
         return job.outcome
+
+    def answer_all(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
+        """Predict the rows of several requests together: a prediction or the error of each, in their order."""
+        with self._turn:
+            return self._answer(asks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the model is being asked right now."""
+        return self._turn.locked()
 
     def _answer_waiting(self) -> None:
         """Answer what has waited longest, as much of it as goes together."""

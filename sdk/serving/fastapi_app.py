@@ -1,23 +1,27 @@
-"""The FastAPI face: KServe's V1 protocol and the Open Inference Protocol (V2) over one predictor."""
+"""The FastAPI face: KServe's V1 protocol and the Open Inference Protocol (V2) over one predictor.
+
+Predictions are answered before FastAPI sees them: what it does for a route (resolving dependencies, a stack of contexts
+for each request) takes longer than a small model. Its own routes for them are there for the documentation, and for
+models that are not served here.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longshore.errors import InputError, ModelError
 from longshore.serving import openapi, protocol
-from longshore.serving.core import Predictor
+from longshore.serving.batching import WAITING, BatchQueue
+from longshore.serving.core import BATCH_ROWS, Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Metrics
 from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
 
@@ -26,12 +30,16 @@ __all__ = ["Observed", "create_app"]
 _CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""
 
+PREDICT: Final = "/v1/models/{model}:predict"
+INFER: Final = "/v2/models/{model}/infer"
+_CLOSE: Final = (b"connection", b"close")
+
 _log = logging.getLogger("longshore.serving")
 
-Work = Callable[[Predictor, bytes], bytes]
 
-
-def create_app(predictor: Predictor, *, body_limit: int = BODY_LIMIT) -> FastAPI:
+def create_app(
+    predictor: Predictor, *, body_limit: int = BODY_LIMIT, batch_rows: int = BATCH_ROWS, waiting: int = WAITING
+) -> FastAPI:
     """The web application of one model.
 
     ``app.state.draining`` set to True has it refuse readiness and close each connection with its next answer; it
@@ -40,7 +48,10 @@ def create_app(predictor: Predictor, *, body_limit: int = BODY_LIMIT) -> FastAPI
     Args:
         predictor: The model.
         body_limit: Largest request body in bytes; larger ones are answered with 413.
+        batch_rows: At most so many rows of several requests are predicted together; 1 predicts each by itself.
+        waiting: At most so many requests wait for the model; more are answered with 503.
     """
+    queue = BatchQueue(predictor, batch_rows=batch_rows, waiting=waiting)
     app = FastAPI(
         title=predictor.name,
         version=predictor.version or "unversioned",
@@ -51,40 +62,33 @@ def create_app(predictor: Predictor, *, body_limit: int = BODY_LIMIT) -> FastAPI
         redoc_url=None,
     )
     app.state.draining = False
-    _add_models(app, predictor, body_limit)
+    _add_models(app, predictor)
     _add_server(app, predictor)
     _add_errors(app)
     app.add_middleware(Observed, state=app.state, metrics=predictor.metrics)
+    app.add_middleware(_Predictions, state=app.state, predictor=predictor, queue=queue, body_limit=body_limit)
     return app
 
 
-def _add_models(app: FastAPI, predictor: Predictor, body_limit: int) -> None:
+def _add_models(app: FastAPI, predictor: Predictor) -> None:
     about = openapi.model_operation(predictor)
 
-    async def answer(request: Request, version: str, work: Work) -> Response:
-        with protocol.measured(predictor, version):
-            protocol.check_model(predictor, request.path_params["model"])
-            body = await _body(request, body_limit)
-            # in a thread, so that a slow model does not keep health checks waiting; the hop costs 0.1 ms
-            return _json(await asyncio.to_thread(work, predictor, body))
-
     @app.post(
-        "/v1/models/{model}:predict",
+        PREDICT,
         summary="Predict rows (V1)",
         tags=["KServe V1"],
         openapi_extra=openapi.predict_operation(predictor),
     )
-    async def predict(request: Request) -> Response:
-        return await answer(request, "v1", protocol.predict_v1)
-
     @app.post(
-        "/v2/models/{model}/infer",
+        INFER,
         summary="Predict columns (V2)",
         tags=["Open Inference Protocol V2"],
         openapi_extra=openapi.infer_operation(predictor),
     )
-    async def infer(request: Request) -> Response:
-        return await answer(request, "v2", protocol.infer_v2)
+    async def not_here(request: Request) -> Response:
+        with protocol.measured(predictor, "v1" if request.url.path.startswith("/v1/") else "v2"):
+            protocol.check_model(predictor, request.path_params["model"])
+        raise AssertionError  # this model's requests do not come here
 
     @app.get("/v1/models", summary="The models (V1)", tags=["KServe V1"])
     async def models() -> Response:
@@ -137,17 +141,8 @@ def _readiness(app: FastAPI, **about: str) -> Response:
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
-    async def refused(_: Request, error: RequestError) -> Response:
-        return _error(error.status, str(error))
-
-    @app.exception_handler(InputError)
-    async def does_not_fit(_: Request, error: InputError) -> Response:
-        return _error(400, str(error))
-
-    @app.exception_handler(ModelError)
-    async def failed(request: Request, error: ModelError) -> Response:
-        _log.error("%s %r: %s", request.method, request.url.path, error, exc_info=error.__cause__)
-        return _error(500, str(error))
+    async def refused(request: Request, error: RequestError) -> Response:
+        return _error(*_refusal(error, request.scope))
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
@@ -159,24 +154,40 @@ def _add_errors(app: FastAPI) -> None:
         )
 
 
-async def _body(request: Request, limit: int) -> bytes:
-    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
-        raise RequestError(415, f"the body is compressed ({encoding}): send it as it is")
+def _refusal(error: Exception, scope: Scope) -> tuple[int, str, Mapping[str, str] | None]:
+    """Status, message and headers for what went wrong; logged, unless it is the client's fault."""
+    if isinstance(error, RequestError):
+        return error.status, str(error), {"retry-after": "1"} if error.status == 503 else None
+    if isinstance(error, InputError):
+        return 400, str(error), None
+    if isinstance(error, ModelError):
+        _log.error("%s %r: %s", scope["method"], scope["path"], error, exc_info=error.__cause__)
+        return 500, str(error), None
+    _log.error("%s %r failed", scope["method"], scope["path"], exc_info=error)
+    return 500, protocol.unexpected(error), None
+
+
+async def _body(scope: Scope, receive: Receive, limit: int) -> bytes:
     too_large = RequestError(413, f"the body is larger than {limit} bytes: send fewer rows at a time")
-    # refused before it is read, so that a client which waits for '100 Continue' need not send it
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.lower() != b"identity":
+            encoding = value.decode("latin-1").lower()
+            raise RequestError(415, f"the body is compressed ({encoding}): send it as it is")
+        # refused before it is read, so that a client which waits for '100 Continue' need not send it
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise too_large
     parts, size = list[bytes](), 0
-    try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise too_large
-            parts.append(part)
-    except ClientDisconnect as error:
-        raise ClientGone from error
-    return b"".join(parts)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise too_large
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _json(content: Any, status: int = 200, headers: Any = None) -> Response:
@@ -186,6 +197,57 @@ def _json(content: Any, status: int = 200, headers: Any = None) -> Response:
 
 def _error(status: int, message: str, headers: Any = None) -> Response:
     return _json({"error": message}, status, headers)
+
+
+class _Predictions:
+    """Answers the predictions of one model; all else goes on to the application behind it."""
+
+    def __init__(self, app: ASGIApp, *, state: State, predictor: Predictor, queue: BatchQueue, body_limit: int) -> None:
+        self._app, self._state, self._predictor, self._queue = app, state, predictor, queue
+        self._body_limit = body_limit
+        self._routes = {
+            template.replace("{model}", predictor.name): (template, version, read)
+            for template, version, read in (
+                (PREDICT, "v1", protocol.read_v1),
+                (INFER, "v2", protocol.read_v2),
+            )
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._routes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if route is None:
+            await self._app(scope, receive, send)
+            return
+        template, version, read = route
+        metrics, status, began = self._predictor.metrics, _CLIENT_GONE, time.perf_counter()
+        metrics.in_flight.inc()
+        try:
+            try:
+                with protocol.measured(self._predictor, version):
+                    content = protocol.parse(await _body(scope, receive, self._body_limit))
+                    call = read(self._predictor, content)
+                    body = protocol.encode(call.answer(await self._queue.predict(call.ask)))
+            except ClientGone:
+                return
+            except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
+                status, text, headers = _refusal(error, scope)
+                await self._send(_error(status, text, headers), scope, receive, send)
+            else:
+                status = 200
+                await send({"type": "http.response.start", "status": 200, "headers": self._headers(body)})
+                await send({"type": "http.response.body", "body": body})
+        finally:
+            metrics.in_flight.dec()
+            metrics.observe("POST", template, status, time.perf_counter() - began)
+
+    def _headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        return [*headers, _CLOSE] if self._state.draining else headers
+
+    async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._state.draining:
+            response.raw_headers.append(_CLOSE)
+        await response(scope, receive, send)
 
 
 class Observed:
@@ -211,7 +273,7 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if self._state.draining:
-                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                    message["headers"] = [*message.get("headers", ()), _CLOSE]
             await send(message)
 
         with self._metrics.in_flight.track_inprogress():

@@ -1,8 +1,8 @@
 """KServe's V1 protocol and the Open Inference Protocol (V2): what a request means, and what is answered.
 
-It knows no web framework and no gRPC; a face routes requests here and carries statuses and headers. Over REST it is
-bytes in and bytes out; :func:`predict` and :func:`infer` take and give what the JSON would hold, for faces that have
-read the body already, and for gRPC.
+It knows no web framework and no gRPC; a face routes requests here and carries statuses and headers. :func:`predict` and
+:func:`infer` take and give what the JSON of a request and its answer holds; :func:`read_v1` and :func:`read_v2` are the
+first half of them, for a face that asks the model in its own way.
 
 Sources: kserve.github.io/website (V1), github.com/kserve/open-inference-protocol (V2, REST). V2 tensors are one for
 each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's are, ``predict`` and
@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -22,23 +23,24 @@ import orjson
 from longshore._version import __version__
 from longshore.errors import InputError, ModelError
 from longshore.packaging import Column, Signature
-from longshore.serving.core import Predictor
+from longshore.serving.core import Ask, Prediction, Predictor
 from longshore.serving.metrics import Kind
 
 __all__ = [
     "BODY_LIMIT",
+    "Call",
     "ClientGone",
     "RequestError",
     "check_model",
     "column_type",
     "encode",
     "infer",
-    "infer_v2",
     "measured",
     "model_v2",
     "parse",
     "predict",
-    "predict_v1",
+    "read_v1",
+    "read_v2",
     "server_v2",
     "tensor_values",
     "unexpected",
@@ -86,8 +88,8 @@ def measured(predictor: Predictor, protocol: str) -> Iterator[None]:
     began = time.perf_counter()
     try:
         yield
-    except (RequestError, InputError, ClientGone):
-        failed = "client"
+    except (RequestError, InputError, ClientGone) as error:
+        failed = "server" if isinstance(error, RequestError) and error.status >= 500 else "client"
         raise
     except ModelError:
         failed = "model"
@@ -117,36 +119,54 @@ def check_model(predictor: Predictor, model: str, version: str = "") -> None:
         raise RequestError(404, f"there is no version {version!r} of {model!r} here: this server serves {served}")
 
 
-def predict_v1(predictor: Predictor, body: bytes) -> bytes:
-    """Answer a V1 predict request: :func:`predict`, as JSON."""
-    return encode(predict(predictor, parse(body)))
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that has been read.
+
+    Args:
+        ask: What it asks the model.
+        answer: What a prediction makes as its answer, as its JSON would hold it.
+    """
+
+    ask: Ask
+    answer: Callable[[Prediction], dict[str, Any]]
 
 
 def predict(predictor: Predictor, content: Any) -> dict[str, Any]:
-    """Answer a V1 predict request.
-
-    Args:
-        predictor: The model.
-        content: ``{"instances": [row, ...], "parameters": {"probabilities": true}}``; rows are objects, or arrays in
-            the order of the signature, and ``parameters`` may be left out.
-
-    Returns:
-        ``{"predictions": [...]}``, with ``probabilities`` and ``classes`` if they were asked for.
+    """Answer a V1 predict request; see :func:`read_v1`.
 
     Raises:
         RequestError: If it is no such request.
         InputError: If rows do not fit the signature.
         ModelError: If the model fails, or what it answers is not finite.
     """
+    call = read_v1(predictor, content)
+    return call.answer(predictor.answer(call.ask))
+
+
+def read_v1(predictor: Predictor, content: Any) -> Call:
+    """A V1 predict request, answered by ``{"predictions": [...]}``, with ``probabilities`` and ``classes`` if wanted.
+
+    Args:
+        predictor: The model.
+        content: ``{"instances": [row, ...], "parameters": {"probabilities": true}}``; rows are objects, or arrays in
+            the order of the signature, and ``parameters`` may be left out.
+
+    Raises:
+        RequestError: If it is no such request.
+    """
     rows = _object(content).get("instances")
     if not isinstance(rows, list):
         raise RequestError(400, "'instances' must be an array of rows: {\"instances\": [{...}, ...]}")
-    done = predictor.predict(rows, probabilities=_wants_probabilities(content.get("parameters")))
-    answer: dict[str, Any] = {"predictions": done.values}
-    if done.probabilities is not None:
-        answer["probabilities"] = done.probabilities
-        answer["classes"] = predictor.card.signature.classes
-    return answer
+
+    def answer(done: Prediction) -> dict[str, Any]:
+        answered: dict[str, Any] = {"predictions": done.values}
+        if done.probabilities is not None:
+            answered["probabilities"] = done.probabilities
+            answered["classes"] = predictor.card.signature.classes
+        return answered
+
+    return Call(Ask(rows=rows, probabilities=_wants_probabilities(content.get("parameters"))), answer)
 
 
 def _wants_probabilities(parameters: Any) -> bool:
@@ -162,13 +182,20 @@ def _wants_probabilities(parameters: Any) -> bool:
     return wanted
 
 
-def infer_v2(predictor: Predictor, body: bytes) -> bytes:
-    """Answer a V2 inference request: :func:`infer`, as JSON."""
-    return encode(infer(predictor, parse(body)))
+def infer(predictor: Predictor, content: Any) -> dict[str, Any]:
+    """Answer a V2 inference request; see :func:`read_v2`.
+
+    Raises:
+        RequestError: If it is no such request.
+        InputError: If values do not fit the signature.
+        ModelError: If the model fails, or what it answers is not finite.
+    """
+    call = read_v2(predictor, content)
+    return call.answer(predictor.answer(call.ask))
 
 
-def infer(predictor: Predictor, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer a V2 inference request.
+def read_v2(predictor: Predictor, content: Any) -> Call:
+    """A V2 inference request.
 
     Args:
         predictor: The model.
@@ -177,29 +204,31 @@ def infer(predictor: Predictor, content: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         RequestError: If it is no such request.
-        InputError: If values do not fit the signature.
-        ModelError: If the model fails, or what it answers is not finite.
     """
     signature = predictor.card.signature
+    content = _object(content)
     wanted = _wanted_outputs(predictor, content.get("outputs"))
     tensors = _tensors(content.get("inputs"), signature)
     rows = [dict(zip(tensors, cells, strict=True)) for cells in zip(*tensors.values(), strict=True)]
-    done = predictor.predict(rows, probabilities="predict_proba" in wanted)
-    outputs = {
-        "predict": {"datatype": _label_type(signature), "shape": [len(rows)], "data": done.values},
-        "predict_proba": {
-            "datatype": "FP64",
-            "shape": [len(rows), len(signature.classes or ())],
-            "data": [share for row in done.probabilities or () for share in row],
-        },
-    }
-    answer: dict[str, Any] = {"model_name": predictor.name}
-    if predictor.version is not None:
-        answer["model_version"] = predictor.version
-    if isinstance(content.get("id"), str):
-        answer["id"] = content["id"]
-    answer["outputs"] = [{"name": name, **outputs[name]} for name in wanted]
-    return answer
+
+    def answer(done: Prediction) -> dict[str, Any]:
+        outputs = {
+            "predict": {"datatype": _label_type(signature), "shape": [len(rows)], "data": done.values},
+            "predict_proba": {
+                "datatype": "FP64",
+                "shape": [len(rows), len(signature.classes or ())],
+                "data": [share for row in done.probabilities or () for share in row],
+            },
+        }
+        answered: dict[str, Any] = {"model_name": predictor.name}
+        if predictor.version is not None:
+            answered["model_version"] = predictor.version
+        if isinstance(content.get("id"), str):
+            answered["id"] = content["id"]
+        answered["outputs"] = [{"name": name, **outputs[name]} for name in wanted]
+        return answered
+
+    return Call(Ask(rows=rows, probabilities="predict_proba" in wanted), answer)
 
 
 def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 
 from longshore.errors import InputError
 from longshore.packaging import load_model, save_model
-from longshore.serving import Predictor
-from longshore.serving.protocol import RequestError, infer_v2, model_v2, predict_v1
+from longshore.serving import Predictor, protocol
+from longshore.serving.protocol import RequestError, encode, model_v2, parse
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
 
@@ -46,7 +46,7 @@ def encoded(content) -> bytes:
 
 
 def infer(predictor, content):
-    return json.loads(infer_v2(predictor, encoded(content)))
+    return json.loads(encode(protocol.infer(predictor, parse(encoded(content)))))
 
 
 def tensors(*rows, **changes):
@@ -64,7 +64,7 @@ def tensors(*rows, **changes):
 
 @pytest.mark.parametrize("parameters", [None, {}, {"probabilities": False}])
 def test_v1_answers_with_predictions_only_by_default(predictor, parameters):
-    answer = predict_v1(predictor, encoded({"instances": [ROW], "parameters": parameters}))
+    answer = encode(protocol.predict(predictor, parse(encoded({"instances": [ROW], "parameters": parameters}))))
     assert json.loads(answer) == {"predictions": ["Adelie"]}
 
 
@@ -149,7 +149,7 @@ BAD_V1 = {
 @pytest.mark.parametrize(("content", "words"), BAD_V1.values(), ids=BAD_V1)
 def test_v1_says_what_is_wrong(predictor, content, words):
     with pytest.raises((RequestError, InputError)) as caught:
-        predict_v1(predictor, encoded(content))
+        encode(protocol.predict(predictor, parse(encoded(content))))
     assert getattr(caught.value, "status", 400) == 400
     for word in words:
         assert word in str(caught.value)
@@ -177,7 +177,7 @@ BAD_V2 = {
 @pytest.mark.parametrize(("content", "words"), BAD_V2.values(), ids=BAD_V2)
 def test_v2_says_what_is_wrong(predictor, content, words):
     with pytest.raises((RequestError, InputError)) as caught:
-        infer_v2(predictor, encoded(content))
+        encode(protocol.infer(predictor, parse(encoded(content))))
     assert getattr(caught.value, "status", 400) == 400
     for word in words:
         assert word in str(caught.value)
