@@ -1,6 +1,7 @@
 """Rules for all tests."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,10 @@ PENGUINS = Path(__file__).parents[1] / "examples" / "data" / "penguins.csv"
 
 # several threads for each of several processes only wait for each other on a small machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# a job in the background of a script ignores interrupts, and so would the processes that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -29,13 +29,11 @@ class BatchQueue:
 
     Args:
         predictor: The model.
-        batch_rows: At most so many rows in one call, a single request's excepted.
         waiting: At most so many requests wait.
     """
 
-    def __init__(self, predictor: Predictor, *, batch_rows: int, waiting: int = WAITING) -> None:
-        self._predictor = predictor
-        self._batch_rows, self._limit = batch_rows, waiting
+    def __init__(self, predictor: Predictor, *, waiting: int = WAITING) -> None:
+        self._predictor, self._limit = predictor, waiting
         self._jobs: deque[tuple[Ask, asyncio.Future[Prediction]]] = deque()
         self._thread = ThreadPoolExecutor(1, "longshore-predict")
         self._under_way = False
@@ -64,7 +62,7 @@ class BatchQueue:
     def _next(self) -> None:
         jobs = [self._jobs.popleft()]
         rows = len(jobs[0][0].rows)
-        while self._jobs and rows + len(self._jobs[0][0].rows) <= self._batch_rows:
+        while self._jobs and rows + len(self._jobs[0][0].rows) <= self._predictor.batch_rows:
             jobs.append(self._jobs.popleft())
             rows += len(jobs[-1][0].rows)
         asks, answers = zip(*jobs, strict=True)

@@ -95,7 +95,7 @@ class Predictor:
         self._model = model
         self._turn = threading.Lock()
         self._waiting: deque[_Job] = deque()
-        self._batch_rows = batch_rows
+        self.batch_rows = batch_rows
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
         self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
         self.metrics = Metrics(
@@ -107,7 +107,16 @@ class Predictor:
         )
 
     @classmethod
-    def load(cls, model_dir: Path, *, name: str, digest: str | None, version: str | None, revision: str) -> Predictor:
+    def load(
+        cls,
+        model_dir: Path,
+        *,
+        name: str,
+        digest: str | None,
+        version: str | None,
+        revision: str,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Predictor:
         """Load a model directory; the digest is checked before anything in it is executed.
 
         The card's example is predicted once: the first prediction is slow, and a model that cannot predict at all
@@ -118,7 +127,8 @@ class Predictor:
             MissingExtra: If a library that the model needs is not installed.
             ModelError: If the directory is no model, or the model cannot predict its own example.
         """
-        predictor = cls(load_model(model_dir, digest), name=name, digest=digest, version=version, revision=revision)
+        loaded = load_model(model_dir, digest)
+        predictor = cls(loaded, name=name, digest=digest, version=version, revision=revision, batch_rows=batch_rows)
         try:
             frame = rows_to_frame(predictor.card.signature, predictor.card.example)
             predictor._answers(frame, probabilities=predictor.gives_probabilities)
@@ -178,7 +188,7 @@ class Predictor:
         """Answer what has waited longest, as much of it as goes together."""
         jobs, rows = [self._waiting.popleft()], 0
         rows = len(jobs[0].ask.rows)
-        while self._waiting and rows + len(self._waiting[0].ask.rows) <= self._batch_rows:
+        while self._waiting and rows + len(self._waiting[0].ask.rows) <= self.batch_rows:
             jobs.append(self._waiting.popleft())
             rows += len(jobs[-1].ask.rows)
         for job, outcome in zip(jobs, self._answer([job.ask for job in jobs]), strict=True):

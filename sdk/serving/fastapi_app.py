@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from longshore.errors import InputError, ModelError
 from longshore.serving import openapi, protocol
 from longshore.serving.batching import WAITING, BatchQueue
-from longshore.serving.core import BATCH_ROWS, Predictor
+from longshore.serving.core import Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Metrics
 from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
 
@@ -37,9 +37,7 @@ _CLOSE: Final = (b"connection", b"close")
 _log = logging.getLogger("longshore.serving")
 
 
-def create_app(
-    predictor: Predictor, *, body_limit: int = BODY_LIMIT, batch_rows: int = BATCH_ROWS, waiting: int = WAITING
-) -> FastAPI:
+def create_app(predictor: Predictor, *, body_limit: int = BODY_LIMIT, waiting: int = WAITING) -> FastAPI:
     """The web application of one model.
 
     ``app.state.draining`` set to True has it refuse readiness and close each connection with its next answer; it
@@ -48,10 +46,9 @@ def create_app(
     Args:
         predictor: The model.
         body_limit: Largest request body in bytes; larger ones are answered with 413.
-        batch_rows: At most so many rows of several requests are predicted together; 1 predicts each by itself.
         waiting: At most so many requests wait for the model; more are answered with 503.
     """
-    queue = BatchQueue(predictor, batch_rows=batch_rows, waiting=waiting)
+    queue = BatchQueue(predictor, waiting=waiting)
     app = FastAPI(
         title=predictor.name,
         version=predictor.version or "unversioned",

@@ -29,6 +29,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--revision", required=True, help="name of this revision")
     parser.add_argument("--digest", help="digest that the directory must have")
     parser.add_argument("--model-version", help="version in the registry")
+    parser.add_argument("--batch-rows", type=int, help="rows of requests predicted together; 1024 without, 1: never")
     parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
 
 
@@ -50,7 +51,7 @@ def load_predictor(options: Namespace) -> Predictor:
         ModelError: If the directory is no model, or the model cannot predict its own example.
         StorageError: If it cannot be fetched.
     """
-    from longshore.serving.core import Predictor
+    from longshore.serving.core import BATCH_ROWS, Predictor
 
     _log.info("loading %s for revision %s", options.model, options.revision)
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
@@ -60,6 +61,7 @@ def load_predictor(options: Namespace) -> Predictor:
             digest=options.digest,
             version=options.model_version,
             revision=options.revision,
+            batch_rows=options.batch_rows or BATCH_ROWS,
         )
 
 

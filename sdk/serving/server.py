@@ -203,6 +203,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
     parser.add_argument("--grpc-connection-seconds", type=float, help="how long a connection of gRPC lasts; 10 without")
+    parser.add_argument("--max-waiting", type=int, help="requests that may wait; more are refused (503). 4096 without")
     parser.add_argument("--control", type=Path, help="path of the control socket")
     parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
@@ -241,10 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load(options: Namespace) -> tuple[FastAPI, GrpcServer | None]:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
+    from longshore.serving.batching import WAITING
     from longshore.serving.fastapi_app import create_app
 
     predictor = load_predictor(options)
-    return create_app(predictor), None if options.grpc_port is None else _grpc(predictor, options)
+    app = create_app(predictor, waiting=options.max_waiting or WAITING)
+    return app, None if options.grpc_port is None else _grpc(predictor, options)
 
 
 def _grpc(predictor: Predictor, options: Namespace) -> GrpcServer:

@@ -312,6 +312,43 @@ def test_health_is_answered_while_the_model_works(loaded):
     assert b"\nhttp_requests_in_flight 1.0\n" in get(app, "/metrics").body
 
 
+def test_more_than_may_wait_are_told_to_come_again_and_it_is_the_servers_fault(loaded):
+    started, finish = threading.Event(), threading.Event()
+
+    class Slow:
+        def predict(self, frame):
+            started.set()
+            assert finish.wait(30)
+            return np.array(["Adelie"] * len(frame))
+
+    predictor = predictor_of(replace(loaded, model=Slow()))
+    app = create_app(predictor, waiting=1)
+
+    async def talk():
+        body = json.dumps({"instances": [ROW]}).encode()
+        first = asyncio.create_task(ask(app, "POST", PREDICT, [body]))
+        await asyncio.to_thread(started.wait, 30)
+        waits = asyncio.create_task(ask(app, "POST", PREDICT, [body]))
+        await asyncio.sleep(0)
+        try:
+            late = await ask(app, "POST", PREDICT, [body])
+        finally:
+            finish.set()
+        return late, await first, await waits
+
+    late, first, waits = asyncio.run(talk())
+    assert (late.status, late.headers["retry-after"]) == (503, "1")
+    assert "1 requests wait for the model already" in late.error
+    assert (first.status, waits.status) == (200, 200)
+    counted = {s.labels["kind"]: s.value for s in errors_of(predictor) if s.labels["protocol"] == "v1"}
+    assert counted == {"client": 0, "model": 0, "server": 1}
+
+
+def errors_of(predictor):
+    families = text_string_to_metric_families(predictor.metrics.render().decode())
+    return [s for family in families for s in family.samples if s.name == "longshore_prediction_errors_total"]
+
+
 def test_metadata_describes_the_model(app):
     about = get(app, "/v2/models/penguins").json
     assert (about["name"], about["versions"], about["platform"]) == ("penguins", ["3"], "sklearn")
