@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -256,6 +257,24 @@ def place(real_cluster, store) -> Iterator[str]:
         data = storage_environment(store)
         real_cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": data})
         yield name
+
+
+@pytest.fixture
+def kserve_place(real_kserve, place, store) -> str:
+    """``place`` as KServe wants it: the credentials of the bucket are in the Secret ``kserve-bucket``."""
+    # KServe's storage initializer does not pass the profile "restricted"
+    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
+    real_kserve.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place, "labels": labels}})
+    secret = real_kserve.get(f"/api/v1/namespaces/{place}/secrets/bucket")
+    annotations = {
+        "serving.kserve.io/s3-endpoint": urlsplit(store).netloc,
+        "serving.kserve.io/s3-usehttps": "0",
+        "serving.kserve.io/s3-region": "us-east-1",
+    }
+    metadata = {"name": "kserve-bucket", "namespace": place, "annotations": annotations}
+    keys = {key: value for key, value in secret["data"].items() if key != "AWS_ENDPOINT_URL"}
+    real_kserve.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": keys})
+    return place
 
 
 @pytest.fixture

@@ -32,24 +32,12 @@ from longshore.training import describe_onnx
 
 
 @pytest.fixture
-def service(real_kserve, place, store) -> Service:
-    """A service of KServe's, with the credentials of the bucket as KServe wants them."""
-    # KServe's storage initializer does not pass the profile "restricted"
-    labels = {"pod-security.kubernetes.io/enforce": "baseline"}
-    real_kserve.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place, "labels": labels}})
-    real_kserve.apply(serving_runtime(place))
-    secret = real_kserve.get(f"/api/v1/namespaces/{place}/secrets/bucket")
-    annotations = {
-        "serving.kserve.io/s3-endpoint": urlsplit(store).netloc,
-        "serving.kserve.io/s3-usehttps": "0",
-        "serving.kserve.io/s3-region": "us-east-1",
-    }
-    metadata = {"name": "kserve-bucket", "namespace": place, "annotations": annotations}
-    keys = {key: value for key, value in secret["data"].items() if key != "AWS_ENDPOINT_URL"}
-    real_kserve.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": keys})
+def service(real_kserve, kserve_place) -> Service:
+    """A service of KServe's, on longshore's runtime."""
+    real_kserve.apply(serving_runtime(kserve_place))
     return Service(
         name="penguins",
-        namespace=place,
+        namespace=kserve_place,
         resources=Resources(cpu="20m", memory="400Mi"),
         kserve=KServeOptions(storage_secret="kserve-bucket"),
     )

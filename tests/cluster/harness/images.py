@@ -23,7 +23,7 @@ __all__ = ["LONGSHORE_IMAGES", "PEERS", "Images", "longshore_image"]
 
 ROOT = Path(__file__).parents[3]
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim"
-LONGSHORE_IMAGES = ("python", "fastapi")
+LONGSHORE_IMAGES = ("python", "fastapi", "kserve")
 """Folders of manifests/images with a Dockerfile; NAME becomes ghcr.io/longshore/longshore-NAME."""
 
 _PACKAGES = (
@@ -54,6 +54,7 @@ PEERS = {
         "docker.io/kserve/storage-initializer:v0.20.0",
         ["python/storage-initializer/scripts/initializer-entrypoint"],
     ),
+    "mlserver": ("docker.io/seldonio/mlserver:1.7.1", []),
     "nginx": ("docker.io/nginxinc/nginx-unprivileged:1.28", []),
 }
 """Images of others, from tests/cluster/images: their names, and files of KServe's module that they take."""

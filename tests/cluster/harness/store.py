@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -64,7 +65,16 @@ class Store:
     def copy(self, target: Path) -> None:
         """Make a copy that a containerd may work in."""
         with locked(self._folder / "lock"):
-            shutil.copytree(self._root, target, symlinks=True, copy_function=_share)
+            # with the owners of folders: a container's user writes to its home
+            copy = ["cp", "--archive", "--no-target-directory", str(self._root), str(target)]
+            if subprocess.run([*copy, "--link"], capture_output=True, check=False).returncode:
+                # a cache on another file system
+                shutil.rmtree(target, ignore_errors=True)
+                subprocess.run(copy, check=True)
+        for shared in target.glob("*/*.db"):
+            own = shared.with_suffix(".own")
+            shutil.copy2(shared, own)
+            own.replace(shared)
 
     def _pull(self, keeper: Keeper, images: Images, names: list[str]) -> None:
         # in a network of its own the registry has the same address each time, and what was pushed is remembered
@@ -96,17 +106,6 @@ class Store:
         keeper.spawn("containerd", ["unshare", "--mount", "--propagation", "private", "containerd", "--config", config])
         eventually(address.exists, "containerd", 20)
         return str(address)
-
-
-def _share(source: str, target: str) -> str:
-    if source.endswith(".db"):
-        return str(shutil.copy2(source, target))
-    try:
-        Path(target).hardlink_to(source)
-    except OSError:
-        # special files of a layer, or a cache on another file system
-        return str(shutil.copy2(source, target, follow_symlinks=False))
-    return target
 
 
 def _answers(keeper: Keeper, inside: list[str]) -> bool:
