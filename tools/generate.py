@@ -91,15 +91,20 @@ def roles(folder: Path) -> None:
 def kserve(folder: Path) -> None:
     """Write what a cluster with KServe needs, once, into ``folder``."""
     from longshore.cli.rbac import as_yaml
-    from longshore.targets.kserve_runtimes import serving_runtime
+    from longshore.targets.kserve_runtimes import KSERVE_SERVER_RUNTIME, LONGSHORE_RUNTIME, serving_runtime
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "runtime.yaml").write_text(
-        "# KServe's runtime for what longshore has packaged. Generated: make reference\n"
-        "# For one namespace, or with an image of your own: longshore runtime --namespace NAMESPACE --image IMAGE\n"
-        + as_yaml([serving_runtime()]),
-        encoding="utf-8",
-    )
+    files = {
+        "runtime.yaml": (LONGSHORE_RUNTIME, "KServe's runtime for what longshore has packaged"),
+        "runtime-kserve.yaml": (KSERVE_SERVER_RUNTIME, "The same, inside KServe's own model server"),
+    }
+    for file, (name, what) in files.items():
+        command = f"longshore runtime --name {name} --namespace NAMESPACE --image IMAGE"
+        (folder / file).write_text(
+            f"# {what}. Generated: make reference\n"
+            f"# For one namespace, or with an image of your own: {command}\n" + as_yaml([serving_runtime(name=name)]),
+            encoding="utf-8",
+        )
 
 
 GENERATORS = {

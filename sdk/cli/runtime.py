@@ -6,19 +6,25 @@ import click
 
 from longshore.cli.app import debug_option
 from longshore.cli.rbac import as_yaml
-from longshore.targets.kserve_runtimes import serving_runtime
-from longshore.targets.pods import SERVER_IMAGE
+from longshore.targets.kserve_runtimes import KSERVE_SERVER_RUNTIME, LONGSHORE_RUNTIME, serving_runtime
 
 __all__ = ["runtime"]
 
 
 @click.command()
 @click.option("--namespace", "-n", help="For one namespace; without it, for the whole cluster.")
-@click.option("--image", default=SERVER_IMAGE, show_default=True, help="Image of the model server.")
+@click.option(
+    "--name",
+    type=click.Choice([LONGSHORE_RUNTIME, KSERVE_SERVER_RUNTIME]),
+    default=LONGSHORE_RUNTIME,
+    show_default=True,
+    help=f"Which one: {KSERVE_SERVER_RUNTIME} has KServe's own model server.",
+)
+@click.option("--image", help="Image of the model server, in place of longshore's.")
 @debug_option
-def runtime(namespace: str | None, image: str) -> None:
-    """Write the ServingRuntime that the platform kserve takes, for kubectl apply -f -.
+def runtime(namespace: str | None, name: str, image: str | None) -> None:
+    """Write a ServingRuntime that the platform kserve takes, for kubectl apply -f -.
 
     KServe never chooses it by itself: what runs in the cluster already keeps its runtime.
     """
-    click.echo(as_yaml([serving_runtime(namespace, image=image)]), nl=False)
+    click.echo(as_yaml([serving_runtime(namespace, name=name, image=image)]), nl=False)

@@ -27,11 +27,11 @@ from longshore.targets.kserve_runtimes import (
     GROUP,
     GRPC_PORT,
     OLDEST_VERSION,
-    OWN,
     PORT,
     KnownRuntime,
     arguments,
     grpc_ports,
+    is_own,
     options_of,
     runtime_of,
     spoken,
@@ -170,19 +170,19 @@ class KServeTarget:
         entry = "transformer" if options.transformer is not None else "predictor"
         host = f"{release.object_name}-{entry}.{service.namespace}.svc.cluster.local"
         runtime = runtime_of(release)
-        both = runtime is OWN and options.mode == "Standard" and options.protocol == "grpc-v2"
+        both = is_own(runtime) and options.mode == "Standard" and options.protocol == "grpc-v2"
         protocols, outside = spoken(release, runtime), status.get("url") or ""
         return Endpoint(
             name=service.name,
             url=(status.get("address") or {}).get("url") or f"http://{host}",
             # the other servers are told the service's name only
-            model=release.model.name if runtime is OWN else service.name,
+            model=release.model.name if is_own(runtime) else service.name,
             revision=release.revision,
             revision_url=f"http://{_TAG}-{host}" if options.mode == "Knative" else None,
             grpc_url=f"http://{host}:{GRPC_PORT}" if both and entry == "predictor" else None,
             external_url=None if service_of(outside) else outside or None,
             protocols=protocols,
-            takes="rows" if runtime is OWN else "tensors",
+            takes="rows" if is_own(runtime) else "tensors",
         )
 
     def _mode(self, options: KServeOptions) -> str:
@@ -209,7 +209,7 @@ class KServeTarget:
         protocol = options.protocol or (runtime.protocols[0] if runtime is not None else None)
         if protocol is not None:
             container["protocolVersion"] = protocol
-        if runtime is OWN and protocol == "grpc-v2":
+        if is_own(runtime) and protocol == "grpc-v2":
             container["ports"] = grpc_ports(options)
         if service.image is not None:
             container["image"] = service.image
@@ -270,7 +270,7 @@ class KServeTarget:
                 options.protocol,
                 f"the runtime {runtime.name} speaks {', '.join(runtime.protocols)}",
             )
-        if runtime is OWN and options.mode == "Knative" and options.protocol == "grpc-v2":
+        if is_own(runtime) and options.mode == "Knative" and options.protocol == "grpc-v2":
             for name in ("logger", "batcher"):
                 if getattr(options, name) is not None:
                     raise InvalidValue(
@@ -383,6 +383,6 @@ def _lifecycle() -> dict[str, Any]:
 def _resources(asked: Resources, runtime: KnownRuntime | None) -> dict[str, dict[str, str]]:
     """The model container's resources; KServe's runtimes have a limit of one CPU, and asking for more needs another."""
     resources = container_resources(asked)
-    if runtime is not OWN and asked.cpu is not None and (quantity(asked.cpu) or 0) > 1:
+    if not is_own(runtime) and asked.cpu is not None and (quantity(asked.cpu) or 0) > 1:
         resources.setdefault("limits", {})["cpu"] = asked.cpu
     return resources

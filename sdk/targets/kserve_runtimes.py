@@ -8,22 +8,23 @@ from typing import Any, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import KServeOptions, Release, Service
-from longshore.spec.checks import check_dns_label, check_image
+from longshore.spec.checks import check_choice, check_dns_label, check_image
 from longshore.targets.base import MANAGED_BY, Manifest
 from longshore.targets.kserve_huggingface import huggingface_arguments, huggingface_protocols
-from longshore.targets.pods import SERVER_IMAGE, container_security
+from longshore.targets.pods import KSERVE_IMAGE, SERVER_IMAGE, container_security
 
 __all__ = [
     "DRAIN_SECONDS",
     "GROUP",
     "GRPC_PORT",
+    "KSERVE_SERVER_RUNTIME",
     "LONGSHORE_RUNTIME",
     "OLDEST_VERSION",
-    "OWN",
     "PORT",
     "KnownRuntime",
     "arguments",
     "grpc_ports",
+    "is_own",
     "options_of",
     "runtime_of",
     "serving_runtime",
@@ -33,6 +34,9 @@ __all__ = [
 
 LONGSHORE_RUNTIME: Final = "longshore"
 """Name of the ClusterServingRuntime of ``manifests/kserve/runtime.yaml``."""
+
+KSERVE_SERVER_RUNTIME: Final = "longshore-kserve"
+"""Name of that with KServe's own model server, of ``manifests/kserve/runtime-kserve.yaml``."""
 
 OLDEST_VERSION: Final = (0, 15)
 GROUP: Final = "serving.kserve.io"
@@ -51,6 +55,7 @@ class KnownRuntime:
         version: Version of the model format, where the runtime is not found without.
         ready: Path that answers 200 once the model can be asked, None where there is none over HTTP.
         since: KServe version that brought it.
+        own: Whether it takes what longshore packages, with longshore's arguments.
         told: How its server is told the model's name, which is the InferenceService's unless something else is said:
             the argument or the variable; None where the model's files say it.
     """
@@ -60,10 +65,14 @@ class KnownRuntime:
     version: str | None = None
     ready: str | None = "/v2/health/ready"
     since: tuple[int, int] = OLDEST_VERSION
+    own: bool = False
     told: str | None = "--model_name"
 
 
-OWN: Final = KnownRuntime(LONGSHORE_RUNTIME, ("v1", "v2", "grpc-v2"), told=None)
+_OWN: Final = {
+    name: KnownRuntime(name, ("v1", "v2", "grpc-v2"), own=True, told=None)
+    for name in (LONGSHORE_RUNTIME, KSERVE_SERVER_RUNTIME)
+}
 _OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "onnx"})
 
 # What KServe brings, by format: the runtime that loads the format's own files without code of the user. KServe's choice
@@ -96,20 +105,30 @@ _KSERVE_RUNTIMES: Final[Mapping[str, Sequence[KnownRuntime]]] = {
 }
 
 
-def serving_runtime(namespace: str | None = None, *, image: str = SERVER_IMAGE) -> Manifest:
-    """The runtime that serves what longshore has packaged, for a cluster's administrator to install once.
+def serving_runtime(
+    namespace: str | None = None, *, name: str = LONGSHORE_RUNTIME, image: str | None = None
+) -> Manifest:
+    """A runtime that serves what longshore has packaged, for a cluster's administrator to install once.
 
     It is never chosen by KServe itself: what runs in a cluster already is left to its runtime.
 
     Args:
         namespace: For a ServingRuntime in this namespace; None is a ClusterServingRuntime.
-        image: Container image of the model server.
+        name: :data:`LONGSHORE_RUNTIME`, or :data:`KSERVE_SERVER_RUNTIME` for the same inside KServe's own model server.
+        image: Container image of the server; None is longshore's.
+
+    Raises:
+        InvalidValue: If a name is not valid, or there is no such runtime.
     """
-    metadata: dict[str, Any] = {"name": LONGSHORE_RUNTIME, "labels": dict(MANAGED_BY)}
+    check_choice("name", name, tuple(_OWN))
+    kserve = name == KSERVE_SERVER_RUNTIME
+    image = image or (KSERVE_IMAGE if kserve else SERVER_IMAGE)
+    metadata: dict[str, Any] = {"name": name, "labels": dict(MANAGED_BY)}
     if namespace is not None:
         check_dns_label("namespace", namespace)
         metadata["namespace"] = namespace
     check_image("image", image)
+    listens = [f"--http_port={PORT}"] if kserve else ["--framework=fastapi", "--host=0.0.0.0", f"--port={PORT}"]
     return {
         "apiVersion": f"{GROUP}/v1alpha1",
         "kind": "ClusterServingRuntime" if namespace is None else "ServingRuntime",
@@ -117,18 +136,12 @@ def serving_runtime(namespace: str | None = None, *, image: str = SERVER_IMAGE) 
         "spec": {
             "annotations": {"prometheus.kserve.io/port": str(PORT), "prometheus.kserve.io/path": "/metrics"},
             "supportedModelFormats": [{"name": name, "autoSelect": False} for name in sorted(_OWN_FORMATS)],
-            "protocolVersions": list(OWN.protocols),
+            "protocolVersions": list(_OWN[name].protocols),
             "containers": [
                 {
                     "name": "kserve-container",
                     "image": image,
-                    "args": [
-                        "--model=/mnt/models",
-                        "--framework=fastapi",
-                        "--host=0.0.0.0",
-                        f"--port={PORT}",
-                        f"--drain-seconds={DRAIN_SECONDS}",
-                    ],
+                    "args": ["--model=/mnt/models", *listens, f"--drain-seconds={DRAIN_SECONDS}"],
                     "resources": {"requests": {"cpu": "100m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}},
                     "securityContext": {
                         **container_security(),
@@ -156,9 +169,9 @@ def runtime_of(release: Release) -> KnownRuntime | None:
     """
     model, options = release.model, options_of(release.service)
     if options.runtime is None and model.digest is not None and model.format in _OWN_FORMATS:
-        return OWN
-    if options.runtime == LONGSHORE_RUNTIME:
-        return OWN
+        return _OWN[LONGSHORE_RUNTIME]
+    if options.runtime in _OWN:
+        return _OWN[options.runtime]
     known = _KSERVE_RUNTIMES.get(model.format, ())
     if options.runtime is not None:
         return next((runtime for runtime in known if runtime.name == options.runtime), None)
@@ -177,10 +190,15 @@ def runtime_of(release: Release) -> KnownRuntime | None:
     return fits[0]
 
 
+def is_own(runtime: KnownRuntime | None) -> bool:
+    """Whether a runtime takes what longshore packages."""
+    return runtime is not None and runtime.own
+
+
 def arguments(release: Release, runtime: KnownRuntime | None) -> list[str]:
     """What is told to the server on its command line."""
-    if runtime is OWN:
-        return _own_arguments(release)
+    if is_own(runtime):
+        return _own_arguments(release, kserve=runtime is _OWN[KSERVE_SERVER_RUNTIME])
     told = _told(release, runtime)
     named = [f"{told}={release.service.name}"] if told.startswith("--") else []
     return [*named, *huggingface_arguments(release)]
@@ -199,7 +217,7 @@ def spoken(release: Release, runtime: KnownRuntime | None) -> tuple[str, ...]:
         return others
     if runtime is None:
         return (options.protocol or "v1",)
-    if runtime is not OWN:
+    if not runtime.own:
         return runtime.protocols
     if options.protocol != "grpc-v2":
         return tuple(protocol for protocol in runtime.protocols if protocol != "grpc-v2")
@@ -224,13 +242,17 @@ def _told(release: Release, runtime: KnownRuntime | None) -> str:
     return runtime.told or "" if runtime is not None and release.lane is not None else ""
 
 
-def _own_arguments(release: Release) -> list[str]:
+def _own_arguments(release: Release, *, kserve: bool) -> list[str]:
     model = release.model
-    given = {
+    given: dict[str, Any] = {
         "--name": model.name,
         "--revision": release.revision,
         "--digest": model.digest,
         "--model-version": model.version,
-        "--grpc-port": GRPC_PORT if options_of(release.service).protocol == "grpc-v2" else None,
     }
+    if options_of(release.service).protocol == "grpc-v2":
+        given["--grpc_port" if kserve else "--grpc-port"] = GRPC_PORT
+    elif kserve:
+        # KServe's server speaks it unless it is told not to
+        given["--enable_grpc"] = "false"
     return [f"{name}={value}" for name, value in given.items() if value is not None]

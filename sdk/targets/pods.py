@@ -9,6 +9,7 @@ from longshore._version import __version__
 from longshore.spec import Resources, Service, Toleration
 
 __all__ = [
+    "KSERVE_IMAGE",
     "LINGER_SECONDS",
     "SERVER_IMAGE",
     "container_resources",
@@ -20,6 +21,9 @@ __all__ = [
 
 SERVER_IMAGE: Final = f"ghcr.io/longshore/longshore-fastapi:{__version__}"
 """The image with the model server: longshore and what it takes to load and serve a model."""
+
+KSERVE_IMAGE: Final = f"ghcr.io/longshore/longshore-kserve:{__version__}"
+"""The image with the same inside KServe's own model server."""
 
 LINGER_SECONDS: Final = 3
 """How long a pod that leaves goes on answering: until every node knows."""

@@ -1,7 +1,6 @@
 """The platform ``kserve`` in real pods: KServe's controller, its storage initializer, and answers to real requests."""
 
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest

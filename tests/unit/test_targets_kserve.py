@@ -310,6 +310,27 @@ def test_what_a_version_cannot_do_is_refused_by_name():
         KServeTarget((0, 14))
 
 
+@pytest.mark.parametrize(
+    ("protocol", "more"),
+    [(None, "--enable_grpc=false"), ("v2", "--enable_grpc=false"), ("grpc-v2", "--grpc_port=9000")],
+)
+def test_kserves_own_server_is_told_what_longshores_is(protocol, more):
+    wanted = release(options=KServeOptions(runtime="longshore-kserve", protocol=protocol))
+    model = rendered(wanted)["spec"]["predictor"]["model"]
+    assert model["runtime"] == "longshore-kserve"
+    told = ["--name=flowers", f"--revision={wanted.revision}", f"--digest={MODEL.digest}", "--model-version=3"]
+    assert model["args"] == [*told, more]
+    endpoint = KServeTarget().endpoint(wanted, [])
+    assert (endpoint.takes, endpoint.model) == ("rows", MODEL.name)
+    runtime = serving_runtime("prod", name="longshore-kserve")
+    assert runtime["metadata"]["name"] == "longshore-kserve"
+    (container,) = runtime["spec"]["containers"]
+    assert container["image"].startswith("ghcr.io/longshore/longshore-kserve:")
+    assert container["args"] == ["--model=/mnt/models", "--http_port=8080", "--drain-seconds=20"]
+    with pytest.raises(InvalidValue, match="use one of longshore, longshore-kserve"):
+        serving_runtime(name="mine")
+
+
 def test_options_are_part_of_the_revision():
     names = {release(options=options).revision for options in (None, KServeOptions(protocol="v2"), KNATIVE)}
     assert len(names) == 3
