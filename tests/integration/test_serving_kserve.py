@@ -266,6 +266,8 @@ NEEDLESS = {name: value for name, value in ROW.items() if name != "year"}
 REFUSED_OVER_GRPC = {
     "there is no input for column 'year'": ("INVALID_ARGUMENT", over_grpc(NEEDLESS)),
     "there is no version '4' of 'penguins'": ("NOT_FOUND", over_grpc(model_version="4")),
+    "invalid content type": ("INVALID_ARGUMENT", over_grpc() | {"inputs": [{"name": "year", "datatype": "FP12"}]}),
+    "Model with name cats does not exist": ("NOT_FOUND", over_grpc() | {"model_name": "cats"}),
     "its contents are not INT64 of shape [1, 1]": (
         "INVALID_ARGUMENT",
         over_grpc(raw=True) | {"raw_input_contents": [*over_grpc(raw=True)["raw_input_contents"][:-1], b"123"]},
