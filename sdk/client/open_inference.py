@@ -28,7 +28,7 @@ __all__ = ["Grpc", "Rest"]
 
 _T = TypeVar("_T")
 
-_PARAMETERS: Final = {"content_type": "pd"}
+_COLUMNS: Final = {"content_type": "pd"}
 """Has servers with pandas in them make a table of the columns."""
 
 _OUTPUT: Final = "predict"
@@ -65,7 +65,9 @@ def _kserve() -> Any:
 def _request(endpoint: Endpoint, rows: list[Row], missing: Callable[[Any], Any]) -> Any:
     kserve = _kserve()
     inputs = [_input(tensor, missing) for tensor in as_tensors(rows)]
-    return kserve.InferRequest(model_name=endpoint.model, infer_inputs=inputs, parameters=dict(_PARAMETERS))
+    # of a matrix, such a server would make a table of one column
+    parameters = dict(_COLUMNS) if rows and isinstance(rows[0], Mapping) else None
+    return kserve.InferRequest(model_name=endpoint.model, infer_inputs=inputs, parameters=parameters)
 
 
 def _input(tensor: Tensor, missing: Callable[[Any], Any]) -> Any:
