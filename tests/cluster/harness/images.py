@@ -67,6 +67,7 @@ class Images:
         self._folder = cache_folder() / "containers"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._settings = self._write_settings()
+        self._built = False
 
     def build(self) -> list[str]:
         """Build all images that the tests take, as far as something changed; returns their names.
@@ -78,7 +79,11 @@ class Images:
             names = [self._build_small(name) for name in _SMALL]
             self._make_base()
             names += [self._build_longshore(name) for name in LONGSHORE_IMAGES]
-            return [*names, *(self._build_peer(name) for name in PEERS)]
+            names += [self._build_peer(name) for name in PEERS]
+            if self._built:
+                # what images were made of before, a gigabyte for each change of a lock
+                self._buildah("rmi", "--prune")
+            return names
 
     def identity(self, image: str) -> str:
         """Digest of an image's content."""
@@ -122,6 +127,7 @@ class Images:
         options = ["--pull-never", "--layers", "--isolation", "oci", "--runtime", "runc", "--network", "host"]
         options += ["--label", f"{_CONTENT}={content}", *_trust()]
         self._buildah("bud", *options, "--tag", image, "--file", str(dockerfile), str(context))
+        self._built = True
 
     def _build_small(self, name: str) -> str:
         image = f"registry.local/{name}:1"
