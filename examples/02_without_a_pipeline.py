@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from longshore import ModelSource, Service
-from longshore.client import predict
 from longshore.deployment import deploy_model
 from longshore.home import home
 from longshore.packaging import load_model, save_model
@@ -22,4 +21,4 @@ print(evaluate(load_model(directory, digest), test, target="body_mass_g").metric
 
 model = ModelSource(uri=str(directory), format=trained.card.format, name="body-mass", digest=digest)
 served = deploy_model(model, Service(name="body-mass"))
-print(served.endpoint.url, predict(served.endpoint, trained.card.example))
+print(served.endpoint.url, served.endpoint.predict(trained.card.example))
