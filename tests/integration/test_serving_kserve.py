@@ -57,9 +57,9 @@ from pathlib import Path
 from longshore.errors import ModelError
 from longshore.serving.core import Predictor
 
-answers, place = Predictor.predict, Path(sys.argv.pop(1))
+answers, place = Predictor.answer, Path(sys.argv.pop(1))
 
-def predict(*arguments, **options):
+def answer(*arguments, **options):
     if (place / "error").exists():
         raise {{"model": ModelError, "server": KeyError}}[(place / "error").read_text()]("it broke")
     (place / "began").touch()
@@ -67,7 +67,7 @@ def predict(*arguments, **options):
         time.sleep(0.005)
     return answers(*arguments, **options)
 
-Predictor.predict = predict
+Predictor.answer = answer
 {START}"""
 
 
