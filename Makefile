@@ -68,17 +68,20 @@ reference: $(READY)  ## Generate the component reference into docs/reference/, r
 lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra local --extra xgboost --extra lightgbm --extra onnx --extra kserve --extra s3 \
+		--extra local --extra flask --extra django --extra xgboost --extra lightgbm --extra onnx \
+		--extra kserve --extra s3 \
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra all --constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra serve --extra xgboost --extra lightgbm --extra onnx --extra s3 --extra gcs --extra azure \
-		--constraints requirements/dev.txt \
-		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-fastapi.txt
+	@for face in fastapi flask django; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--extra $${face/fastapi/serve} --extra xgboost --extra lightgbm --extra onnx \
+			--extra s3 --extra gcs --extra azure --constraints requirements/dev.txt \
+			--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-$$face.txt; \
+	done
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra kserve --extra xgboost --extra lightgbm --extra onnx \
 		--constraints requirements/dev.txt \

@@ -4,6 +4,8 @@
 :mod:`longshore.serving.core`              the loaded model; knows nothing of the web
 :mod:`longshore.serving.metrics`           what is counted, for Prometheus
 :mod:`longshore.serving.protocol`          V1 and V2: what a request means; knows no framework
+:mod:`longshore.serving.models`            the versions that are served side by side
+:mod:`longshore.serving.application`       what is answered, whatever framework it stands in
 :mod:`longshore.serving.openapi`           the operations, described with the model's own columns
 :mod:`longshore.serving.fastapi_app`       the FastAPI face
 :mod:`longshore.serving.grpc_app`          the gRPC face, of V2
@@ -22,16 +24,18 @@ from typing import TYPE_CHECKING, Any, Final
 from longshore._lazy import load
 
 if TYPE_CHECKING:
+    from longshore.serving.application import Application
     from longshore.serving.core import Prediction, Predictor
     from longshore.serving.fastapi_app import create_app
 
 _HOME: Final = {
+    "Application": "longshore.serving.application",
     "Prediction": "longshore.serving.core",
     "Predictor": "longshore.serving.core",
     "create_app": "longshore.serving.fastapi_app",
 }
 
-__all__ = ["Prediction", "Predictor", "create_app"]
+__all__ = ["Application", "Prediction", "Predictor", "create_app"]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -55,7 +56,7 @@ class Ask:
     probabilities: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     ask: Ask
     outcome: Prediction | Exception | None = None
@@ -76,9 +77,11 @@ class Predictor:
         version: Its version in the registry, None outside of one.
         revision: The revision that serves it.
         batch_rows: At most so many rows of several requests are predicted together; 1 predicts each by itself.
+        metrics: Where the server counts; by default one of the predictor's own.
 
     Attributes:
-        metrics: What has been counted, of this predictor and of the web application in front of it.
+        metrics: Where the server counts.
+        counts: What is counted of this predictor.
         gives_probabilities: Whether the model knows the probability of each class.
     """
 
@@ -91,6 +94,7 @@ class Predictor:
         version: str | None,
         revision: str,
         batch_rows: int = BATCH_ROWS,
+        metrics: Metrics | None = None,
     ) -> None:
         self._model = model
         self._turn = threading.Lock()
@@ -98,13 +102,8 @@ class Predictor:
         self.batch_rows = batch_rows
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
         self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
-        self.metrics = Metrics(
-            model=name,
-            version=version,
-            revision=revision,
-            digest=digest,
-            bins={bins.name: bins.size for bins in model.card.baseline},
-        )
+        self.metrics = metrics or Metrics(model=name, revision=revision)
+        self.counts = self.metrics.of_version(version, digest, {bins.name: bins.size for bins in model.card.baseline})
 
     @classmethod
     def load(
@@ -116,6 +115,7 @@ class Predictor:
         version: str | None,
         revision: str,
         batch_rows: int = BATCH_ROWS,
+        metrics: Metrics | None = None,
     ) -> Predictor:
         """Load a model directory; the digest is checked before anything in it is executed.
 
@@ -128,7 +128,15 @@ class Predictor:
             ModelError: If the directory is no model, or the model cannot predict its own example.
         """
         loaded = load_model(model_dir, digest)
-        predictor = cls(loaded, name=name, digest=digest, version=version, revision=revision, batch_rows=batch_rows)
+        predictor = cls(
+            loaded,
+            name=name,
+            digest=digest,
+            version=version,
+            revision=revision,
+            batch_rows=batch_rows,
+            metrics=metrics,
+        )
         try:
             frame = rows_to_frame(predictor.card.signature, predictor.card.example)
             predictor._answers(frame, probabilities=predictor.gives_probabilities)
@@ -162,14 +170,30 @@ class Predictor:
         """
         return self.answer(Ask(rows=rows, columns=columns, probabilities=probabilities))
 
-    def answer(self, ask: Ask) -> Prediction:
-        """What :meth:`predict` does."""
+    def answer(self, ask: Ask, *, seconds: float = -1) -> Prediction:
+        """What :meth:`predict` does.
+
+        Args:
+            ask: What to predict.
+            seconds: How long to wait for other calls of the model to end; by default as long as they take.
+
+        Raises:
+            TimeoutError: If they have taken longer.
+        """
         job = _Job(ask)
         self._waiting.append(job)
-        with self._turn:
+        if not self._turn.acquire(timeout=seconds):
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(job)
+                raise TimeoutError
+            # whoever has the turn is at it
+            self._turn.acquire()
+        try:
             # whoever had the turn before may have answered this one as well
             while job.outcome is None:
                 self._answer_waiting()
+        finally:
+            self._turn.release()
         if isinstance(job.outcome, Exception):
             raise job.outcome
         return job.outcome
@@ -233,8 +257,8 @@ class Predictor:
             raise
         except Exception as error:
             raise ModelError(f"the model failed ({type(error).__name__}): the server's log says where") from error
-        self.metrics.observe_batch(len(frame))
-        self.metrics.count_bins(bin_counts(self.card.baseline, frame))
+        self.counts.observe_batch(len(frame))
+        self.counts.count_bins(bin_counts(self.card.baseline, frame))
         return done
 
     def _answers(self, frame: Any, *, probabilities: bool) -> Prediction:

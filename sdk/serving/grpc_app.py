@@ -20,9 +20,9 @@ import numpy as np
 
 from longshore.errors import ConfigError, InputError, ModelError
 from longshore.serving import protocol
-from longshore.serving.core import Predictor
+from longshore.serving.application import Application
 from longshore.serving.messages import HEALTH, INFERENCE, DecodeError, message
-from longshore.serving.protocol import BODY_LIMIT, ClientGone, RequestError
+from longshore.serving.protocol import BODY_LIMIT, Asked, ClientGone, RequestError
 
 __all__ = ["CONNECTION_SECONDS", "SERVICE", "GrpcServer"]
 
@@ -63,14 +63,14 @@ _DATATYPES: Final[Mapping[str, tuple[str | None, str | None]]] = {
 _log = logging.getLogger("longshore.serving")
 
 Fields = Mapping[str, Any]
-Work = Callable[[Any], Fields]
+Work = Callable[[Any, Asked | None], Fields]
 
 
 class GrpcServer:
     """The gRPC server of one model. It listens once it is made and answers once it is started.
 
     Args:
-        predictor: The model.
+        application: What answers; ``draining`` has readiness refused.
         host: Address to listen on.
         port: Port to listen on; 0 has the kernel choose one.
         message_limit: Largest request in bytes; larger ones are refused with RESOURCE_EXHAUSTED.
@@ -86,7 +86,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        predictor: Predictor,
+        application: Application,
         host: str,
         port: int,
         *,
@@ -94,7 +94,6 @@ class GrpcServer:
         connection_seconds: float = CONNECTION_SECONDS,
     ) -> None:
         self.linger_seconds: Final = connection_seconds * _SPREAD
-        self._draining = False
         options = [
             ("grpc.max_receive_message_length", message_limit),
             ("grpc.max_send_message_length", -1),
@@ -103,7 +102,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 0),
         ]
         self._server = grpc.server(ThreadPoolExecutor(_WORKERS, "grpc"), options=options)
-        self._server.add_generic_rpc_handlers(_handlers(predictor, lambda: not self._draining))
+        self._server.add_generic_rpc_handlers(_handlers(application))
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
@@ -113,16 +112,11 @@ class GrpcServer:
         """Answer requests."""
         self._server.start()
 
-    def drain(self) -> None:
-        """Say that it is not ready any more, and go on answering.
-
-        gRPC cancels requests that come in while it stops. After ``linger_seconds``, each connection that was there has
-        ended by itself, which loses none; new ones lead elsewhere by then.
-        """
-        self._draining = True
-
     def stop(self, grace_seconds: float) -> threading.Event:
         """Take no more requests. Does not wait.
+
+        gRPC cancels requests that come in while it stops. ``linger_seconds`` after it has said that it drains, each
+        connection that was there has ended by itself, which loses none; new ones lead elsewhere by then.
 
         Args:
             grace_seconds: Time to answer those that have begun.
@@ -134,33 +128,37 @@ class GrpcServer:
         return ended
 
 
-def _handlers(predictor: Predictor, ready: Callable[[], bool]) -> Sequence[grpc.GenericRpcHandler]:
-    def model_ready(request: Any) -> Fields:
-        protocol.check_model(predictor, request.name, request.version)
+def _handlers(application: Application) -> Sequence[grpc.GenericRpcHandler]:
+    def ready() -> bool:
+        return not application.draining
+
+    def model_ready(request: Any, _: object) -> Fields:
+        application.models.find(request.name, request.version)
         return {"ready": ready()}
 
-    def health(request: Any) -> Fields:
+    def health(request: Any, _: object) -> Fields:
         if request.service not in ("", SERVICE):
             raise RequestError(404, f"there is no service {request.service!r} here: this server has {SERVICE!r}")
         return {"status": _SERVING if ready() else _NOT_SERVING}
 
-    def model_metadata(request: Any) -> Fields:
-        protocol.check_model(predictor, request.name, request.version)
-        return protocol.model_v2(predictor)
+    def model_metadata(request: Any, _: object) -> Fields:
+        predictor = application.models.find(request.name, request.version)
+        return protocol.model_v2(predictor, application.models.versions)
 
-    def model_infer(request: Any) -> Fields:
-        protocol.check_model(predictor, request.model_name, request.model_version)
-        answer = protocol.infer(predictor, _content(request))
+    def model_infer(request: Any, asked: Asked | None) -> Fields:
+        assert asked is not None  # noqa: S101 - it is measured
+        asked.predictor = application.models.find(request.model_name, request.model_version)
+        answer = protocol.infer(asked.predictor, _content(request))
         return _answer(answer, raw=bool(request.raw_input_contents))
 
-    def measured() -> AbstractContextManager[None]:
-        return protocol.measured(predictor, "grpc-v2")
+    def measured() -> AbstractContextManager[Asked]:
+        return protocol.measured(application.models.default, "grpc-v2")
 
     inference: dict[str, Work] = {
-        "ServerLive": lambda _: {"live": True},
-        "ServerReady": lambda _: {"ready": ready()},
+        "ServerLive": lambda *_: {"live": True},
+        "ServerReady": lambda *_: {"ready": ready()},
         "ModelReady": model_ready,
-        "ServerMetadata": lambda _: protocol.server_v2(),
+        "ServerMetadata": lambda *_: protocol.server_v2(),
         "ModelMetadata": model_metadata,
     }
     handlers = {name: _handler(INFERENCE, name, work) for name, work in inference.items()}
@@ -172,17 +170,17 @@ def _handlers(predictor: Predictor, ready: Callable[[], bool]) -> Sequence[grpc.
 
 
 def _handler(
-    package: str, name: str, work: Work, measured: Callable[[], AbstractContextManager[None]] = nullcontext
+    package: str, name: str, work: Work, measured: Callable[[], AbstractContextManager[Asked | None]] = nullcontext
 ) -> grpc.RpcMethodHandler:
     """A call of bytes to bytes: what cannot be read is refused like everything else that does not fit."""
     takes, gives = message(package, f"{name}Request"), message(package, f"{name}Response")
 
-    def answer(body: bytes, context: grpc.ServicerContext) -> bytes:
+    def answer(body: bytes, context: grpc.ServicerContext, asked: Asked | None) -> bytes:
         try:
             request = takes.FromString(body)
         except DecodeError as error:
             raise RequestError(400, f"the message is not a {name}Request: {error}") from error
-        fields = work(request)
+        fields = work(request, asked)
         if not context.is_active():
             raise ClientGone
         encoded: bytes = gives(**fields).SerializeToString()
@@ -190,8 +188,8 @@ def _handler(
 
     def handle(body: bytes, context: grpc.ServicerContext) -> bytes:
         try:
-            with measured():
-                return answer(body, context)
+            with measured() as asked:
+                return answer(body, context, asked)
         except RequestError as error:
             code, text = _CODES[error.status], str(error)
         except InputError as error:

@@ -24,12 +24,13 @@ from fastapi.responses import JSONResponse
 from grpc_interceptor.exceptions import GrpcException, Internal, NotFound
 from kserve.errors import InferenceError, InvalidInput
 from prometheus_client import REGISTRY
-from starlette.datastructures import State
 
 from longshore.errors import InputError, ModelError
 from longshore.serving import protocol
+from longshore.serving.application import Application
 from longshore.serving.core import Predictor
 from longshore.serving.fastapi_app import Observed
+from longshore.serving.models import Models
 from longshore.serving.protocol import RequestError
 
 __all__ = ["ModelServer", "ServedModel", "observe"]
@@ -49,7 +50,7 @@ class ServedModel(kserve.Model):
 
     def __init__(self, predictor: Predictor) -> None:
         super().__init__(predictor.name)
-        self._predictor = predictor
+        self._predictor, self._models = predictor, Models([predictor])
         self.ready = True
 
     def validate(self, payload: Any) -> Any:
@@ -76,7 +77,7 @@ class ServedModel(kserve.Model):
                 return protocol.predict(self._predictor, content)
         version, failure = ("grpc-v2", Internal) if payload.from_grpc else ("v2", InferenceError)
         with _refused(failure), protocol.measured(self._predictor, version):
-            protocol.check_model(self._predictor, self.name, payload.model_version or "")
+            self._models.find(self.name, payload.model_version or "")
             return _response(protocol.infer(self._predictor, _content(payload)), payload)
 
 
@@ -115,7 +116,7 @@ def observe(app: FastAPI, predictor: Predictor) -> None:
     """
     # KServe shows what is in the process's registry
     REGISTRY.register(predictor.metrics.registry)
-    app.add_middleware(Observed, state=State({"draining": False}), metrics=predictor.metrics)
+    app.add_middleware(Observed, application=Application.of(predictor))
     app.add_exception_handler(RequestValidationError, _not_v2)
 
 

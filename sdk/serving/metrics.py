@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-__all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics"]
+__all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics", "ModelMetrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """Content type of what :meth:`Metrics.render` gives."""
@@ -29,23 +29,18 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class Metrics:
-    """Counters of one revision, in a registry of their own. They can be used from several threads at once.
+    """Counters of one server process. They can be used from several threads at once.
 
     Args:
         model: Name of the model.
-        version: Its version in the registry.
         revision: The revision.
-        digest: Digest of the model directory.
-        bins: Number of bins of each feature.
 
     Attributes:
-        registry: The registry.
+        registry: Where they are registered: of this object alone.
         in_flight: Requests being answered.
     """
 
-    def __init__(
-        self, *, model: str, version: str | None, revision: str, digest: str | None, bins: Mapping[str, int]
-    ) -> None:
+    def __init__(self, *, model: str, revision: str) -> None:
         self.registry = CollectorRegistry()
         self._labels = (model, revision)
         self._seconds = Histogram(
@@ -55,49 +50,78 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        self.in_flight = Gauge("http_requests_in_flight", "Requests being answered.", registry=self.registry)
-        seconds = Histogram(
+        self._children = dict[tuple[str, str, int], Histogram]()
+        self.in_flight = Gauge(
+            "http_requests_in_flight",
+            "Requests being answered.",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self._predictions = Histogram(
             "longshore_prediction_duration_seconds",
             "Time from a prediction request's arrival to its answer, a refusal or failure among the answers.",
-            ["model", "revision", "protocol"],
+            ["model", "version", "revision", "protocol"],
             buckets=_BUCKETS,
             registry=self.registry,
         )
-        errors = Counter(
+        self._errors = Counter(
             "longshore_prediction_errors",
             "Prediction requests that were refused or failed, by whose fault it is: client, model or server.",
-            ["model", "revision", "protocol", "kind"],
+            ["model", "version", "revision", "protocol", "kind"],
             registry=self.registry,
         )
-        # all at once: a series that appears with its first value has no rise that rate() could see
-        self._predictions = {protocol: seconds.labels(*self._labels, protocol) for protocol in PROTOCOLS}
-        self._errors = {
-            (protocol, kind): errors.labels(*self._labels, protocol, kind) for protocol in PROTOCOLS for kind in KINDS
-        }
         self._batches = Histogram(
             "longshore_batch_rows",
             "Rows that the model predicted in one call, of one request or of several.",
-            ["model", "revision"],
+            ["model", "version", "revision"],
             buckets=_BATCH_BUCKETS,
             registry=self.registry,
-        ).labels(*self._labels)
-        counter = Counter(
+        )
+        self._bins = Counter(
             "longshore_feature_bin",
             "Rows predicted, by feature and bin of the training data's distribution.",
-            ["feature", "bin", "revision"],
+            ["feature", "bin", "version", "revision"],
             registry=self.registry,
         )
-        self._bins = {
-            feature: [counter.labels(feature, str(index), revision) for index in range(size)]
-            for feature, size in bins.items()
-        }
-        info = Gauge(
+        self._info = Gauge(
             "longshore_model_info",
             "The model that is served; always 1.",
             ["model", "version", "revision", "digest"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
-        info.labels(model, version or "", revision, digest or "").set(1)
+        self._before_render = list[Callable[[], None]]()
+
+    def of_version(self, version: str | None, digest: str | None, bins: Mapping[str, int]) -> ModelMetrics:
+        """The counters of one version of the model.
+
+        Args:
+            version: Its version in the registry.
+            digest: Digest of the model directory.
+            bins: Number of bins of each feature.
+        """
+        model, revision = self._labels
+        labels = (model, version or "", revision)
+        self._info.labels(*labels, digest or "").set(1)
+        # all at once: a series that appears with its first value has no rise that rate() could see
+        return ModelMetrics(
+            predictions={protocol: self._predictions.labels(*labels, protocol) for protocol in PROTOCOLS},
+            errors={(way, kind): self._errors.labels(*labels, way, kind) for way in PROTOCOLS for kind in KINDS},
+            batches=self._batches.labels(*labels),
+            bins={
+                feature: [self._bins.labels(feature, str(index), version or "", revision) for index in range(size)]
+                for feature, size in bins.items()
+            },
+        )
+
+    def forget(self, version: str | None, digest: str | None) -> None:
+        """A version is served no more; what it has counted stays."""
+        model, revision = self._labels
+        self._info.remove(model, version or "", revision, digest or "")
+
+    def before_render(self, work: Callable[[], None]) -> None:
+        """Have something counted that is only counted when somebody looks."""
+        self._before_render.append(work)
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count an answered request.
@@ -108,8 +132,35 @@ class Metrics:
             status: Status of the answer.
             seconds: From the request's arrival to the end of the answer.
         """
-        method = method if method in _METHODS else "other"
-        self._seconds.labels(method, route or UNMATCHED, str(status), *self._labels).observe(seconds)
+        key = (method, route or "", status)
+        child = self._children.get(key)
+        if child is None:
+            labels = (method if method in _METHODS else "other", route or UNMATCHED, str(status), *self._labels)
+            child = self._seconds.labels(*labels)
+            # a method is whatever a stranger sends
+            if method in _METHODS:
+                self._children[key] = child
+        child.observe(seconds)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        for work in self._before_render:
+            work()
+        return generate_latest(self.registry)
+
+
+class ModelMetrics:
+    """Counters of one version of a model; :meth:`Metrics.of_version` makes them."""
+
+    def __init__(
+        self,
+        *,
+        predictions: Mapping[str, Histogram],
+        errors: Mapping[tuple[str, Kind], Counter],
+        batches: Histogram,
+        bins: Mapping[str, Sequence[Counter]],
+    ) -> None:
+        self._predictions, self._errors, self._batches, self._bins = predictions, errors, batches, bins
 
     def observe_prediction(self, protocol: str, seconds: float, failed: Kind | None = None) -> None:
         """Count an answered prediction request, over whatever face it came.
@@ -133,7 +184,3 @@ class Metrics:
             for child, number in zip(self._bins[feature], numbers, strict=True):
                 if number:
                     child.inc(number)
-
-    def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from longshore.packaging import Column, Signature
+from longshore.serving.application import Route
 from longshore.serving.core import Predictor
+from longshore.serving.models import Models
 from longshore.serving.protocol import column_type, model_v2
 
-__all__ = ["infer_operation", "model_operation", "predict_operation"]
+__all__ = ["operation"]
 
 _JSON_TYPES: Final = {"number": "number", "integer": "integer", "boolean": "boolean"}
 _SHOWN_CATEGORIES: Final = 20
@@ -22,16 +24,27 @@ _ERROR: Final = {
 Operation = dict[str, Any]
 
 
-def model_operation(predictor: Predictor) -> Operation:
-    """An operation on the model: its name in the path, and the error for another name."""
-    name = {"type": "string", "enum": [predictor.name]}
-    return {
-        "parameters": [{"name": "model", "in": "path", "required": True, "schema": name}],
-        "responses": _errors({"404": "There is no such model here."}),
-    }
+def operation(route: Route, models: Models) -> Operation:
+    """What the document says of a route, beside its summary.
+
+    Args:
+        route: The route.
+        models: The versions that are served; the default one's columns are shown.
+    """
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
+        for name, values in (("model", [models.name]), ("version", models.versions))
+        if f"{{{name}}}" in route.template
+    ]
+    if not parameters:
+        return {}
+    about = {"v1": _predict_operation, "v2": _infer_operation}
+    more = about[route.reads](models.default) if route.reads is not None else {"responses": {}}
+    missing = _errors({"404": "There is no such model here."})
+    return {**more, "parameters": parameters, "responses": {**more["responses"], **missing}}
 
 
-def predict_operation(predictor: Predictor) -> Operation:
+def _predict_operation(predictor: Predictor) -> Operation:
     """The V1 predict call."""
     signature = predictor.card.signature
     row = {
@@ -50,10 +63,10 @@ def predict_operation(predictor: Predictor) -> Operation:
         answer["classes"] = {"type": "array", "items": _label_schema(signature)}
     request = {"type": "object", "properties": properties, "required": ["instances"]}
     example = {"instances": [dict(row) for row in predictor.card.example]}
-    return _body_operation(predictor, request, example, {"type": "object", "properties": answer})
+    return _body_operation(request, example, {"type": "object", "properties": answer})
 
 
-def infer_operation(predictor: Predictor) -> Operation:
+def _infer_operation(predictor: Predictor) -> Operation:
     """The V2 inference call."""
     tensor = {
         "type": "object",
@@ -88,20 +101,16 @@ def infer_operation(predictor: Predictor) -> Operation:
             for column in predictor.card.signature.inputs
         ]
     }
-    return _body_operation(predictor, request, example, {"type": "object"})
+    return _body_operation(request, example, {"type": "object"})
 
 
-def _body_operation(
-    predictor: Predictor, request: Mapping[str, Any], example: Mapping[str, Any], answer: Mapping[str, Any]
-) -> Operation:
-    base = model_operation(predictor)
+def _body_operation(request: Mapping[str, Any], example: Mapping[str, Any], answer: Mapping[str, Any]) -> Operation:
     content = {"application/json": {"schema": request, "example": example}}
     errors = _errors({"400": "The request does not fit.", "413": "The body is too large.", "500": "The model failed."})
     success = {"description": "The predictions.", "content": {"application/json": {"schema": answer}}}
     return {
-        **base,
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": success, **base["responses"], **errors},
+        "responses": {"200": success, **errors},
     }
 
 

@@ -28,10 +28,10 @@ from longshore.serving.metrics import Kind
 
 __all__ = [
     "BODY_LIMIT",
+    "Asked",
     "Call",
     "ClientGone",
     "RequestError",
-    "check_model",
     "column_type",
     "encode",
     "infer",
@@ -76,18 +76,30 @@ def unexpected(error: BaseException) -> str:
     return f"the request failed ({type(error).__name__}): the server's log says where"
 
 
+@dataclass(slots=True)
+class Asked:
+    """Whom a request is counted for.
+
+    Args:
+        predictor: The model.
+    """
+
+    predictor: Predictor
+
+
 @contextmanager
-def measured(predictor: Predictor, protocol: str) -> Iterator[None]:
+def measured(predictor: Predictor, protocol: str) -> Iterator[Asked]:
     """Count what happens within as one prediction request.
 
     Args:
-        predictor: The model that is asked.
+        predictor: The model that is asked, as long as none is set in what this gives.
         protocol: One of :data:`longshore.serving.metrics.PROTOCOLS`.
     """
     failed: Kind | None = None
     began = time.perf_counter()
+    asked = Asked(predictor)
     try:
-        yield
+        yield asked
     except (RequestError, InputError, ClientGone) as error:
         failed = "server" if isinstance(error, RequestError) and error.status >= 500 else "client"
         raise
@@ -98,25 +110,12 @@ def measured(predictor: Predictor, protocol: str) -> Iterator[None]:
         failed = "server"
         raise
     finally:
-        predictor.metrics.observe_prediction(protocol, time.perf_counter() - began, failed)
+        asked.predictor.counts.observe_prediction(protocol, time.perf_counter() - began, failed)
 
 
 def encode(content: Any) -> bytes:
     """An answer as JSON."""
     return orjson.dumps(content)
-
-
-def check_model(predictor: Predictor, model: str, version: str = "") -> None:
-    """Refuse a request for another model, or another version of it; an empty version is any.
-
-    Raises:
-        RequestError: 404, naming the model that is served.
-    """
-    if model != predictor.name:
-        raise RequestError(404, f"there is no model {model!r} here: this server serves {predictor.name!r}")
-    if version not in ("", predictor.version):
-        served = "no version" if predictor.version is None else f"version {predictor.version!r}"
-        raise RequestError(404, f"there is no version {version!r} of {model!r} here: this server serves {served}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,15 +288,20 @@ def server_v2() -> dict[str, Any]:
     return {"name": "longshore", "version": __version__, "extensions": []}
 
 
-def model_v2(predictor: Predictor) -> dict[str, Any]:
-    """V2 metadata of the model: what it takes and gives."""
+def model_v2(predictor: Predictor, versions: Sequence[str] | None = None) -> dict[str, Any]:
+    """V2 metadata of the model: what it takes and gives.
+
+    Args:
+        predictor: The model.
+        versions: The versions that are served, if there are others beside it.
+    """
     signature = predictor.card.signature
     outputs: list[dict[str, Any]] = [{"name": "predict", "datatype": _label_type(signature), "shape": [-1]}]
     if predictor.gives_probabilities:
         outputs.append({"name": "predict_proba", "datatype": "FP64", "shape": [-1, len(signature.classes or ())]})
     return {
         "name": predictor.name,
-        "versions": [] if predictor.version is None else [predictor.version],
+        "versions": versions or ([] if predictor.version is None else [predictor.version]),
         "platform": predictor.card.format,
         "inputs": [{"name": c.name, "datatype": column_type(c), "shape": [-1, 1]} for c in signature.inputs],
         "outputs": outputs,

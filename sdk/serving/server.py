@@ -34,7 +34,7 @@ from longshore.spec.service import FRAMEWORKS
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from longshore.serving.core import Predictor
+    from longshore.serving.application import Application
     from longshore.serving.grpc_app import GrpcServer
 
 __all__ = ["main"]
@@ -69,8 +69,15 @@ class _Listener(uvicorn.Server):
 class _Process:
     """The listeners of a revision and how they end."""
 
-    def __init__(self, app: FastAPI, rpc: GrpcServer | None, private: socket.socket, drain_seconds: float) -> None:
-        self._app = app
+    def __init__(
+        self,
+        application: Application,
+        app: FastAPI,
+        rpc: GrpcServer | None,
+        private: socket.socket,
+        drain_seconds: float,
+    ) -> None:
+        self._application = application
         self._rpc = rpc
         self._private = private
         self._public: socket.socket | None = None
@@ -138,12 +145,10 @@ class _Process:
 
     def _retire(self) -> None:
         """Accept no more."""
-        self._app.state.draining = True
+        self._application.draining = True
         for listener in self._listeners:
             for server in listener.servers:
                 server.close()
-        if self._rpc is not None:
-            self._rpc.drain()
         self._retired.set()
 
     async def _retire_soon(self) -> None:
@@ -220,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="failed", reason=f"revision {options.revision} runs already")
         return 1
     try:
-        app, rpc = _load(options)
+        application, app, rpc = _load(options)
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
         notify(state="failed", reason=log_failure(options.model, error))
         return 1
@@ -234,29 +239,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.info("revision %s is ready on port %d%s", options.revision, port, spoken)
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
-    _run(functools.partial(_Process, app, rpc, private, options.drain_seconds), options.control, ready)
+    _run(functools.partial(_Process, application, app, rpc, private, options.drain_seconds), options.control, ready)
     _log.info("revision %s has ended", options.revision)
     return 0
 
 
-def _load(options: Namespace) -> tuple[FastAPI, GrpcServer | None]:
+def _load(options: Namespace) -> tuple[Application, FastAPI, GrpcServer | None]:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
+    from longshore.serving.application import Application
     from longshore.serving.batching import WAITING
     from longshore.serving.fastapi_app import create_app
 
-    predictor = load_predictor(options)
-    app = create_app(predictor, waiting=options.max_waiting or WAITING)
-    return app, None if options.grpc_port is None else _grpc(predictor, options)
+    application = Application.of(load_predictor(options))
+    app = create_app(application, waiting=options.max_waiting or WAITING)
+    return application, app, None if options.grpc_port is None else _grpc(application, options)
 
 
-def _grpc(predictor: Predictor, options: Namespace) -> GrpcServer:
+def _grpc(application: Application, options: Namespace) -> GrpcServer:
     try:
         from longshore.serving.grpc_app import CONNECTION_SECONDS, GrpcServer
     except ModuleNotFoundError as error:
         raise MissingExtra("serving over gRPC", "grpcio", "serve") from error
     seconds = options.grpc_connection_seconds or CONNECTION_SECONDS
-    return GrpcServer(predictor, options.host, options.grpc_port, connection_seconds=seconds)
+    return GrpcServer(application, options.host, options.grpc_port, connection_seconds=seconds)
 
 
 def _run(process: Callable[[], _Process], control: Path | None, ready: Callable[[], None]) -> None:

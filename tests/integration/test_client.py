@@ -20,7 +20,7 @@ from harness.certificates import Authority
 from longshore.client import Access, Client, predict, probe, replay
 from longshore.errors import ConfigError, DeployError, InputError
 from longshore.packaging import frame_to_rows, save_model
-from longshore.serving import Predictor
+from longshore.serving import Application, Predictor
 from longshore.serving.fastapi_app import create_app
 from longshore.serving.messages import INFERENCE, message
 from longshore.spec import Endpoint
@@ -207,7 +207,7 @@ def guarded_rest(stored, authority, certificates):
     predictor = Predictor.load(stored[0], name="penguins", digest=None, version=None, revision="penguins-1")
     (certificate, key), _ = certificates
     config = uvicorn.Config(
-        Guarded(create_app(predictor)),
+        Guarded(create_app(Application.of(predictor))),
         lifespan="off",
         log_level="error",
         ssl_certfile=certificate,

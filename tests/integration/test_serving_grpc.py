@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from longshore.errors import ConfigError
 from longshore.packaging import load_model, save_model
-from longshore.serving import Predictor, protocol
+from longshore.serving import Application, Predictor, protocol
 from longshore.serving.grpc_app import GrpcServer
 from longshore.serving.messages import HEALTH, INFERENCE, message
 from longshore.training.data import read_table
@@ -78,7 +78,7 @@ def serve():
     ends = []
 
     def start(predictor, **options):
-        server = GrpcServer(predictor, "127.0.0.1", 0, **options)
+        server = GrpcServer(Application.of(predictor), "127.0.0.1", 0, **options)
         server.start()
         channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
         ends.extend([channel.close, lambda: server.stop(0).wait(30)])
@@ -341,7 +341,7 @@ def test_health_as_kubernetes_and_load_balancers_ask_for_it(call):
 
 def test_a_port_that_is_taken_is_not_shared(call, loaded):
     with pytest.raises(ConfigError, match="choose a port that is free"):
-        GrpcServer(predictor_of(loaded), "127.0.0.1", call.server.port)
+        GrpcServer(Application.of(predictor_of(loaded)), "127.0.0.1", call.server.port)
 
 
 @pytest.fixture

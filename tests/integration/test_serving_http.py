@@ -36,13 +36,13 @@ from pathlib import Path
 
 import uvicorn
 
-from longshore.serving import Predictor, create_app
+from longshore.serving import Application, Predictor, create_app
 
 logging.basicConfig(stream=sys.stderr)
-app = create_app(
-    Predictor.load(Path(sys.argv[1]), name="penguins", digest=sys.argv[2], version="1", revision="penguins-1")
-)
-signal.signal(signal.SIGUSR1, lambda *_: setattr(app.state, "draining", True))
+predictor = Predictor.load(Path(sys.argv[1]), name="penguins", digest=sys.argv[2], version="1", revision="penguins-1")
+application = Application.of(predictor)
+app = create_app(application)
+signal.signal(signal.SIGUSR1, lambda *_: setattr(application, "draining", True))
 sock = socket.socket()
 sock.bind(("127.0.0.1", 0))
 sock.listen()

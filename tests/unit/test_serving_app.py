@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from longshore.packaging import load_model, save_model
-from longshore.serving import Predictor, create_app
+from longshore.serving import Application, Predictor, create_app
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
 
@@ -40,13 +40,17 @@ def loaded(tmp_path_factory):
     return load_model(directory, save_model(directory, trained.model, trained.card))
 
 
+def app_of(predictor, *, waiting=4096, **options):
+    return create_app(Application.of(predictor, **options), waiting=waiting)
+
+
 def predictor_of(loaded) -> Predictor:
     return Predictor(loaded, name="penguins", digest="sha256:" + "a" * 64, version="3", revision=REVISION)
 
 
 @pytest.fixture
 def app(loaded):
-    return create_app(predictor_of(loaded))
+    return app_of(predictor_of(loaded))
 
 
 @dataclass
@@ -234,7 +238,7 @@ LIMIT = 1000
     ids=["declared", "declared, not sent", "chunked", "as large as allowed"],
 )
 def test_a_body_over_the_limit_is_refused(loaded, parts, headers, status):
-    app = create_app(predictor_of(loaded), body_limit=LIMIT)
+    app = app_of(predictor_of(loaded), body_limit=LIMIT)
     answer = asyncio.run(ask(app, "POST", PREDICT, parts, headers))
     assert answer.status == status
     assert ("larger than 1000 bytes" in answer.error) == (status == 413)
@@ -260,7 +264,7 @@ class Breaks:
 
 @pytest.mark.parametrize("path", [PREDICT, INFER])
 def test_a_failing_model_is_logged_and_tells_the_client_no_secrets(loaded, caplog, path):
-    app = create_app(predictor_of(replace(loaded, model=Breaks(ZeroDivisionError("in /srv/secret.py")))))
+    app = app_of(predictor_of(replace(loaded, model=Breaks(ZeroDivisionError("in /srv/secret.py")))))
     answer = post(app, path, {"instances": [ROW], "inputs": tensors(ROW)})
     assert answer.status == 500
     assert "ZeroDivisionError" in answer.error
@@ -275,7 +279,7 @@ def test_a_failing_model_is_logged_and_tells_the_client_no_secrets(loaded, caplo
 
 
 def test_an_answer_that_json_cannot_hold_is_an_error(loaded):
-    app = create_app(predictor_of(replace(loaded, model=Breaks(np.array([np.nan])))))
+    app = app_of(predictor_of(replace(loaded, model=Breaks(np.array([np.nan])))))
     answer = post(app, PREDICT, {"instances": [ROW]})
     assert answer.status == 500
     assert "row 0" in answer.error
@@ -291,7 +295,7 @@ def test_health_is_answered_while_the_model_works(loaded):
             assert finish.wait(30)
             return np.array(["Adelie"])
 
-    app = create_app(predictor_of(replace(loaded, model=Slow())))
+    app = app_of(predictor_of(replace(loaded, model=Slow())))
 
     async def talk():
         body = json.dumps({"instances": [ROW]}).encode()
@@ -322,7 +326,7 @@ def test_more_than_may_wait_are_told_to_come_again_and_it_is_the_servers_fault(l
             return np.array(["Adelie"] * len(frame))
 
     predictor = predictor_of(replace(loaded, model=Slow()))
-    app = create_app(predictor, waiting=1)
+    app = app_of(predictor, waiting=1)
 
     async def talk():
         body = json.dumps({"instances": [ROW]}).encode()
@@ -365,7 +369,7 @@ def test_readiness_names_the_revision(app):
 
 
 def test_draining_refuses_readiness_and_closes_connections_but_predicts(app):
-    app.state.draining = True
+    app.state.application.draining = True
     for path in ("/v2/health/ready", "/v2/models/penguins/ready", "/v1/models/penguins"):
         assert (get(app, path).status, get(app, path).json["ready"]) == (503, False)
     answers = [
@@ -380,8 +384,8 @@ def test_draining_refuses_readiness_and_closes_connections_but_predicts(app):
 
 
 def test_draining_closes_connections_after_an_unexpected_failure_too(loaded):
-    app = create_app(predictor_of(replace(loaded, model=Breaks(ZeroDivisionError()))))
-    app.state.draining = True
+    app = app_of(predictor_of(replace(loaded, model=Breaks(ZeroDivisionError()))))
+    app.state.application.draining = True
     answer = post(app, PREDICT, {"instances": [ROW]})
     assert (answer.status, answer.headers["connection"]) == (500, "close")
 

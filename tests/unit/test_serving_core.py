@@ -251,8 +251,9 @@ def test_refused_rows_and_the_first_prediction_are_not_counted(predictor):
 
 
 def metrics(**changes) -> Metrics:
-    given = {"model": "m", "version": "1", "revision": "m-1", "digest": "sha256:ab", "bins": {"x": 2}}
-    return Metrics(**{**given, **changes})
+    made = Metrics(model="m", revision=changes.pop("revision", "m-1"))
+    made.of_version(**{"version": "1", "digest": "sha256:ab", "bins": {"x": 2}, **changes})
+    return made
 
 
 def test_the_model_is_named():
@@ -302,7 +303,8 @@ def test_errors_are_there_before_the_first_one():
 
 
 def test_two_revisions_in_one_process_do_not_share_counters():
-    one, other = metrics(), metrics(revision="m-2")
-    one.count_bins({"x": [1, 2]})
+    one, other = Metrics(model="m", revision="m-1"), Metrics(model="m", revision="m-2")
+    counts, _ = (each.of_version("1", None, {"x": 2}) for each in (one, other))
+    counts.count_bins({"x": [1, 2]})
     assert bin_counts(samples(one)) == {"x": [1, 2]}
     assert bin_counts(samples(other)) == {"x": [0, 0]}
