@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from longshore._lazy import load
 
 if TYPE_CHECKING:
+    from longshore.packaging.arrays import MatrixReader, take_arrays
     from longshore.packaging.card import Column, FeatureBins, ModelCard, Signature, bin_index
-    from longshore.packaging.frame import bin_counts, conform, frame_to_rows, rows_to_frame
+    from longshore.packaging.frame import bin_counts, columns_to_frame, conform, frame_to_rows, rows_to_frame
     from longshore.packaging.model import (
         LoadedModel,
         directory_digest,
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     )
 
 _HOME: Final = {
+    **dict.fromkeys(("MatrixReader", "take_arrays"), "longshore.packaging.arrays"),
     **dict.fromkeys(("Column", "FeatureBins", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"),
-    **dict.fromkeys(("bin_counts", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"),
+    **dict.fromkeys(
+        ("bin_counts", "columns_to_frame", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"
+    ),
     **dict.fromkeys(
         (
             "LoadedModel",
@@ -45,10 +49,12 @@ __all__ = [
     "Column",
     "FeatureBins",
     "LoadedModel",
+    "MatrixReader",
     "ModelCard",
     "Signature",
     "bin_counts",
     "bin_index",
+    "columns_to_frame",
     "conform",
     "directory_digest",
     "frame_to_rows",
@@ -58,6 +64,7 @@ __all__ = [
     "rows_to_frame",
     "save_model",
     "save_onnx",
+    "take_arrays",
     "verify",
 ]
 

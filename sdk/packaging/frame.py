@@ -31,10 +31,20 @@ import pandas as pd
 from longshore.errors import DataError, InputError
 from longshore.packaging.card import Column, FeatureBins, Signature, as_text
 
-__all__ = ["bin_counts", "bin_indices", "conform", "frame_to_rows", "read_dates", "rows_to_frame"]
+__all__ = [
+    "PLAIN_NUMBERS",
+    "bin_counts",
+    "bin_indices",
+    "columns_to_frame",
+    "conform",
+    "frame_to_rows",
+    "read_dates",
+    "rows_to_frame",
+]
 
 _MAX_PROBLEMS: Final = 20
-_PLAIN_NUMBERS: Final = frozenset({int, float})
+PLAIN_NUMBERS: Final = frozenset({int, float})
+"""Types of numbers that need no closer look; a bool is none."""
 _EXPECTED: Final = {
     "number": "a number",
     "integer": "a whole number",
@@ -68,11 +78,35 @@ def rows_to_frame(
     """
     if not rows:
         raise InputError("there are no rows: send at least one")
-    values, problems = _by_column(signature, rows, columns)
+    return _to_frame(signature, *_by_column(signature, rows, columns))
+
+
+def columns_to_frame(signature: Signature, values: Mapping[str, Sequence[Any] | np.ndarray]) -> pd.DataFrame:
+    """Turn the columns of a request into a conformed frame.
+
+    Args:
+        signature: The model's signature.
+        values: The values of each column, as many in each: scalars as JSON has them, None for missing, or an array of
+            numbers, NaN for missing. Ignored columns may be among them.
+
+    Raises:
+        InputError: If there are no rows, or values do not fit; it tells all that is wrong, at most 20 problems.
+    """
+    if not any(len(column) for column in values.values()):
+        raise InputError("there are no rows: send at least one")
+    return _to_frame(signature, {name: values[name] for name in signature.names if name in values}, [])
+
+
+def _to_frame(
+    signature: Signature, values: Mapping[str, Sequence[Any] | np.ndarray], problems: list[Problem]
+) -> pd.DataFrame:
     series = {}
     for column in signature.inputs:
         if column.name in values:
-            array, wrong = _CONVERT[column.kind](column, values[column.name])
+            raw = values[column.name]
+            if isinstance(raw, np.ndarray) and column.kind not in ("number", "integer"):
+                raw = raw.tolist()
+            array, wrong = _CONVERT[column.kind](column, raw)
             series[column.name] = _series(array, column)
             problems += [(row, f"row {row}, column {column.name!r}: {what}") for row, what in wrong]
     if problems:
@@ -149,9 +183,14 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _numbers(column: Column, values: list[Any]) -> tuple[Any, list[Problem]]:
+def _numbers(column: Column, values: Any) -> tuple[Any, list[Problem]]:
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        array = values.astype(np.float64)
+        if not np.isinf(array).any() and (column.kind == "number" or not (np.nan_to_num(array) % 1).any()):
+            return array, []
+        values = [None if math.isnan(value) else value for value in array.tolist()]
     # rows made of plain finite numbers, which is nearly all of them, are converted and checked in one go
-    if set(map(type, values)) <= _PLAIN_NUMBERS:
+    if set(map(type, values)) <= PLAIN_NUMBERS:
         try:
             array = np.array(values, dtype=np.float64)
         except OverflowError:
@@ -252,7 +291,7 @@ def _far_date(text: str | None, pattern: str) -> np.datetime64:
     return np.datetime64("NaT", "us")
 
 
-_CONVERT: Final[Mapping[str, Callable[[Column, list[Any]], tuple[Any, list[Problem]]]]] = {
+_CONVERT: Final[Mapping[str, Callable[[Column, Any], tuple[Any, list[Problem]]]]] = {
     "number": _numbers,
     "integer": _numbers,
     "boolean": _booleans,

@@ -229,13 +229,14 @@ class LoadedModel:
     card: ModelCard
     directory: Path
 
-    def predict(self, frame: pd.DataFrame, *, conformed: bool = False) -> np.ndarray:
+    def predict(self, frame: pd.DataFrame | np.ndarray, *, conformed: bool = False) -> np.ndarray:
         """Predict one value for each row.
 
         Args:
             frame: Rows with the model's columns; the target and ignored columns may be present.
             conformed: The frame comes from :func:`longshore.packaging.frame.conform` or ``rows_to_frame``, which
-                then is not done again.
+                then is not done again; or it is an array, of a model that takes those
+                (:func:`longshore.packaging.arrays.take_arrays`).
 
         Returns:
             Labels as in the training data, or numbers.
@@ -246,7 +247,7 @@ class LoadedModel:
         result: np.ndarray = self.model.predict(frame if conformed else self._conform(frame))
         return result
 
-    def predict_proba(self, frame: pd.DataFrame, *, conformed: bool = False) -> np.ndarray | None:
+    def predict_proba(self, frame: pd.DataFrame | np.ndarray, *, conformed: bool = False) -> np.ndarray | None:
         """Probabilities, a column for each of ``card.signature.classes``; None where the model has none.
 
         Args:
@@ -261,9 +262,13 @@ class LoadedModel:
         result: np.ndarray = self.model.predict_proba(frame if conformed else self._conform(frame))
         return result
 
-    def _conform(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _conform(self, frame: pd.DataFrame | np.ndarray) -> pd.DataFrame:
+        import pandas as pd
+
         from longshore.packaging.frame import conform
 
+        if not isinstance(frame, pd.DataFrame):
+            raise DataError(f"a table with the model's columns is needed, not {type(frame).__name__}")
         if frame.empty:
             raise DataError("there are no rows to predict")
         return conform(self.card.signature, frame)

@@ -150,15 +150,19 @@ class OnnxFile:
             )
         return {tensor.name: tensor for tensor in self.inputs}
 
-    def run(self, output: str, frame: pd.DataFrame) -> Any:
-        """One output for the rows of a conformed frame.
+    def run(self, output: str, columns: Mapping[str, np.ndarray]) -> Any:
+        """One output for rows.
+
+        Args:
+            output: Its name.
+            columns: The columns of a conformed frame.
 
         Raises:
             InputError: If a value has no place in its tensor, such as a missing one among whole numbers.
             ModelError: If the model fails.
         """
-        places = self.columns(list(frame.columns))
-        arrays = {name: _cast(name, frame[name].to_numpy(), tensor) for name, tensor in places.items()}
+        places = self.columns(list(columns))
+        arrays = {name: _cast(name, columns[name], tensor) for name, tensor in places.items()}
         (first, *others) = self.inputs
         if not others and len(first.shape) == 2:
             feeds = {first.name: np.stack(list(arrays.values()), axis=1)}
@@ -169,7 +173,9 @@ class OnnxFile:
         try:
             (answer,) = self._session.run([output], feeds)
         except Exception as error:
-            raise ModelError(f"{self._where} fails on {len(frame)} rows: {_short(error)}") from error
+            raise ModelError(
+                f"{self._where} fails on {len(next(iter(arrays.values())))} rows: {_short(error)}"
+            ) from error
         return answer
 
 
@@ -215,29 +221,34 @@ class OnnxModel:
 
     def __init__(self, file: OnnxFile, outputs: Mapping[str, str], signature: Signature) -> None:
         self._file, self._outputs = file, outputs
-        self._classes = np.array(signature.classes or ())
+        self._names, self._classes = signature.names, np.array(signature.classes or ())
 
-    def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """A label for each row of a conformed frame."""
+    def predict(self, frame: pd.DataFrame | np.ndarray) -> np.ndarray:
+        """A label for each row of a conformed frame, or of an array with its columns."""
         if "label" in self._outputs:
-            labels = np.asarray(self._file.run(self._outputs["label"], frame)).reshape(-1)
+            labels = np.asarray(self._file.run(self._outputs["label"], self._columns(frame))).reshape(-1)
             if labels.dtype.kind == "O" or self._classes.dtype.kind == "i":
                 return labels
             if ((labels < 0) | (labels >= len(self._classes))).any():
                 raise ModelError(f"the model answers class {labels.tolist()[0]}, and has {len(self._classes)} of them")
             named: np.ndarray = self._classes[labels]
             return named
-        scores = self._file.run(self._outputs.get("scores") or self._outputs["probabilities"], frame)
+        scores = self._file.run(self._outputs.get("scores") or self._outputs["probabilities"], self._columns(frame))
         best: np.ndarray = self._classes[np.argmax(scores, axis=1)]
         return best
+
+    def _columns(self, frame: pd.DataFrame | np.ndarray) -> dict[str, np.ndarray]:
+        if isinstance(frame, np.ndarray):
+            return dict(zip(self._names, frame.T, strict=True))
+        return {str(name): frame[name].to_numpy() for name in frame.columns}
 
 
 class OnnxClassifier(OnnxModel):
     """A classifier with probabilities; see :class:`OnnxModel`."""
 
-    def predict_proba(self, frame: pd.DataFrame) -> np.ndarray:
+    def predict_proba(self, frame: pd.DataFrame | np.ndarray) -> np.ndarray:
         """A probability for each class and row of a conformed frame."""
-        answer = self._file.run(self._outputs["probabilities"], frame)
+        answer = self._file.run(self._outputs["probabilities"], self._columns(frame))
         if isinstance(answer, list):
             answer = [[shares[label] for label in self._classes.tolist()] for shares in answer]
         return np.asarray(answer, dtype=np.float64)
@@ -246,9 +257,9 @@ class OnnxClassifier(OnnxModel):
 class OnnxRegressor(OnnxModel):
     """A regression; see :class:`OnnxModel`."""
 
-    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+    def predict(self, frame: pd.DataFrame | np.ndarray) -> np.ndarray:
         """A number for each row of a conformed frame."""
-        return np.asarray(self._file.run(self._outputs["value"], frame), dtype=np.float64).reshape(-1)
+        return np.asarray(self._file.run(self._outputs["value"], self._columns(frame)), dtype=np.float64).reshape(-1)
 
 
 def load_onnx(content: bytes, card: ModelCard, where: str) -> OnnxModel:

@@ -353,5 +353,5 @@ ROUTES: Final[Sequence[Route]] = (
 """All paths that are answered."""
 
 _PATTERNS: Final = tuple(
-    (route, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/:]+)", re.escape(route.template)))) for route in ROUTES
+    (route, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(route.template)))) for route in ROUTES
 )

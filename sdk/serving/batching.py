@@ -61,10 +61,15 @@ class BatchQueue:
 
     def _next(self) -> None:
         jobs = [self._jobs.popleft()]
-        rows = len(jobs[0][0].rows)
-        while self._jobs and rows + len(self._jobs[0][0].rows) <= self._predictor.batch_rows:
+        rows = len(jobs[0][0])
+        while self._jobs and rows + len(self._jobs[0][0]) <= self._predictor.batch_rows:
             jobs.append(self._jobs.popleft())
-            rows += len(jobs[-1][0].rows)
+            rows += len(jobs[-1][0])
+        # whoever went away, or has no more time, is not waited for
+        jobs = [(ask, answer) for ask, answer in jobs if not answer.done()]
+        if not jobs:
+            self._done((), ())
+            return
         asks, answers = zip(*jobs, strict=True)
         if self._seconds <= _INLINE_SECONDS and not self._predictor.busy:
             self._done(answers, self._ask(asks))

@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 
 from longshore.errors import InputError, LongshoreError, ModelError
-from longshore.packaging import LoadedModel, ModelCard, bin_counts, load_model, rows_to_frame
+from longshore.packaging import (
+    LoadedModel,
+    MatrixReader,
+    ModelCard,
+    columns_to_frame,
+    load_model,
+    rows_to_frame,
+    take_arrays,
+)
+from longshore.serving.drift import BinCounter
 from longshore.serving.metrics import Metrics
 
-__all__ = ["BATCH_ROWS", "Ask", "Prediction", "Predictor", "Row"]
+__all__ = ["BATCH_ROWS", "Ask", "Prediction", "Predictor", "Row", "Tensor"]
 
 BATCH_ROWS: Final = 1024
 """At most so many rows of several requests are predicted together, unless another number is given."""
@@ -25,6 +35,7 @@ BATCH_ROWS: Final = 1024
 _log = logging.getLogger("longshore.serving")
 
 Row = Mapping[str, Any] | Sequence[Any]
+Features = pd.DataFrame | np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +54,42 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """What one request wants predicted.
+    """What one request wants predicted: rows, or columns, or a tensor.
 
     Args:
         rows: Mappings from column to value, or sequences in the order of ``columns``.
         columns: Columns of rows that are sequences; None is those of the signature.
+        table: Values by column, as many in each.
+        tensor: Values of all columns, in the order of the signature: row by row in one list, or as an array of
+            numbers ``[n, columns]``.
         probabilities: Whether to give the probability of each class as well.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Row] = ()
     columns: Sequence[str] | None = None
+    table: Mapping[str, Sequence[Any] | np.ndarray] | None = None
+    tensor: Tensor | None = None
     probabilities: bool = False
+
+    def __len__(self) -> int:
+        if self.tensor is not None:
+            return self.tensor.shape[0]
+        if self.table is not None:
+            return len(next(iter(self.table.values())))
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Values in rows and columns.
+
+    Args:
+        values: The values row by row in a flat list, or an array of numbers in any shape with as many.
+        shape: Rows and columns.
+    """
+
+    values: list[Any] | np.ndarray
+    shape: tuple[int, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -101,9 +137,12 @@ class Predictor:
         self._waiting: deque[_Job] = deque()
         self.batch_rows = batch_rows
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
+        self._reader: MatrixReader | None = None
         self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
         self.metrics = metrics or Metrics(model=name, revision=revision)
         self.counts = self.metrics.of_version(version, digest, {bins.name: bins.size for bins in model.card.baseline})
+        self._bins = BinCounter(model.card.baseline, model.card.signature.names, self.counts)
+        self.metrics.before_render(self._bins.flush)
 
     @classmethod
     def load(
@@ -140,6 +179,7 @@ class Predictor:
         try:
             frame = rows_to_frame(predictor.card.signature, predictor.card.example)
             predictor._answers(frame, probabilities=predictor.gives_probabilities)
+            predictor._reader = take_arrays(loaded)
         except LongshoreError as error:
             raise ModelError(f"the model {model_dir} cannot predict its own example: {error}") from error
         except Exception as error:
@@ -210,17 +250,17 @@ class Predictor:
 
     def _answer_waiting(self) -> None:
         """Answer what has waited longest, as much of it as goes together."""
-        jobs, rows = [self._waiting.popleft()], 0
-        rows = len(jobs[0].ask.rows)
-        while self._waiting and rows + len(self._waiting[0].ask.rows) <= self.batch_rows:
+        jobs = [self._waiting.popleft()]
+        rows = len(jobs[0].ask)
+        while self._waiting and rows + len(self._waiting[0].ask) <= self.batch_rows:
             jobs.append(self._waiting.popleft())
-            rows += len(jobs[-1].ask.rows)
+            rows += len(jobs[-1].ask)
         for job, outcome in zip(jobs, self._answer([job.ask for job in jobs]), strict=True):
             job.outcome = outcome
 
     def _answer(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         """A prediction or an error for each; what is wrong with one is no other's business."""
-        if len(asks) > 1 and all(ask.rows and ask.columns is None for ask in asks):
+        if len(asks) > 1:
             try:
                 return self._together(asks)
             except Exception:  # noqa: BLE001 - the one whose fault it is will be told below
@@ -228,14 +268,18 @@ class Predictor:
         return [self._alone(ask) for ask in asks]
 
     def _together(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
-        if not self.gives_probabilities and any(ask.probabilities for ask in asks):
+        probabilities = any(ask.probabilities for ask in asks)
+        if probabilities and not self.gives_probabilities:
             raise InputError("one of them cannot be answered")
-        frame = rows_to_frame(self.card.signature, [row for ask in asks for row in ask.rows])
-        done = self._predict(frame, probabilities=any(ask.probabilities for ask in asks))
+        if all(ask.rows and ask.columns is None for ask in asks):
+            features = self._features(Ask(rows=[row for ask in asks for row in ask.rows]))
+        else:
+            features = _joined([self._features(ask) for ask in asks])
+        done = self._predict(features, probabilities=probabilities)
         answers: list[Prediction | Exception] = []
         start = 0
         for ask in asks:
-            end = start + len(ask.rows)
+            end = start + len(ask)
             shares = done.probabilities[start:end] if done.probabilities is not None and ask.probabilities else None
             answers.append(Prediction(values=done.values[start:end], probabilities=shares))
             start = end
@@ -245,26 +289,59 @@ class Predictor:
         try:
             if ask.probabilities and not self.gives_probabilities:
                 raise InputError(f"the model {self.name!r} gives no probabilities: ask for its predictions only")
-            frame = rows_to_frame(self.card.signature, ask.rows, columns=ask.columns)
-            return self._predict(frame, probabilities=ask.probabilities)
+            return self._predict(self._features(ask), probabilities=ask.probabilities)
         except Exception as error:  # noqa: BLE001 - whoever asked is told
             return error
 
-    def _predict(self, frame: Any, *, probabilities: bool) -> Prediction:
+    def _features(self, ask: Ask) -> Features:
+        """What the model takes: an array where it can be one, else a conformed frame."""
+        reader = self._reader
+        if reader is None:
+            return self._frame(ask)
+        matrix = None
+        if ask.tensor is not None:
+            matrix = reader.tensor(ask.tensor.values, ask.tensor.shape)
+        elif ask.table is None and ask.columns is None:
+            matrix = reader.rows(ask.rows)
+        return self._frame(ask).to_numpy(dtype=np.float64) if matrix is None else matrix
+
+    def _frame(self, ask: Ask) -> pd.DataFrame:
+        signature = self.card.signature
+        if ask.tensor is not None:
+            return columns_to_frame(signature, _columns(ask.tensor, signature.names))
+        if ask.table is not None:
+            return columns_to_frame(signature, ask.table)
+        return rows_to_frame(signature, ask.rows, columns=ask.columns)
+
+    def _predict(self, features: Features, *, probabilities: bool) -> Prediction:
         try:
-            done = self._answers(frame, probabilities=probabilities)
+            done = self._answers(features, probabilities=probabilities)
         except LongshoreError:
             raise
         except Exception as error:
             raise ModelError(f"the model failed ({type(error).__name__}): the server's log says where") from error
-        self.counts.observe_batch(len(frame))
-        self.counts.count_bins(bin_counts(self.card.baseline, frame))
+        self.counts.observe_batch(len(features))
+        self._bins.add(features)
         return done
 
-    def _answers(self, frame: Any, *, probabilities: bool) -> Prediction:
-        values = self._model.predict(frame, conformed=True)
-        shares = self._model.predict_proba(frame, conformed=True) if probabilities else None
+    def _answers(self, features: Features, *, probabilities: bool) -> Prediction:
+        values = self._model.predict(features, conformed=True)
+        shares = self._model.predict_proba(features, conformed=True) if probabilities else None
         return Prediction(values=_plain(values), probabilities=None if shares is None else _plain(shares))
+
+
+def _columns(tensor: Tensor, names: Sequence[str]) -> dict[str, Any]:
+    rows, width = tensor.shape
+    if isinstance(tensor.values, np.ndarray):
+        return dict(zip(names, tensor.values.reshape(rows, width).T, strict=True))
+    return {name: tensor.values[index::width] for index, name in enumerate(names)}
+
+
+def _joined(parts: Sequence[Features]) -> Features:
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    joined: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return joined
 
 
 def _plain(array: np.ndarray) -> list[Any]:

@@ -421,7 +421,7 @@ def test_predictions_are_counted_by_protocol_and_by_whose_fault_an_error_is(app,
     get(app, "/v2/models/penguins")
     post(app, "/nowhere", b"")
     assert predictions(app) == ({"v1": 3, "v2": 3}, {("v1", "client"): 2, ("v2", "client"): 2})
-    monkeypatch.setattr("longshore.serving.core.bin_counts", lambda *_: 1 / 0)
+    monkeypatch.setattr("longshore.serving.drift.BinCounter.add", lambda *_: 1 / 0)
     answer = post(app, INFER, {"inputs": tensors(ROW)})
     assert (answer.status, "ZeroDivisionError" in answer.error) == (500, True)
     assert predictions(app)[1]["v2", "server"] == 1
