@@ -24,6 +24,8 @@ __all__ = ["MatrixReader", "take_arrays"]
 
 _NUMERIC: Final = frozenset({"number", "integer", "boolean"})
 _NAMES: Final = "feature_names_in_"
+_TRANSFORMERS: Final = "transformers_"
+_REMEMBERED: Final = (_NAMES, _TRANSFORMERS)
 
 
 class MatrixReader:
@@ -36,10 +38,10 @@ class MatrixReader:
     def __init__(self, signature: Signature) -> None:
         names = signature.names
         self._names, self._width = frozenset(names), len(names)
-        # with one name it gives no tuple
-        self._cells: Callable[[Any], Any] = (
-            itemgetter(*names) if len(names) > 1 else lambda row, name=names[0]: (row[name],)
-        )
+        self._cells: Callable[[Any], Any] = itemgetter(*names)
+        if len(names) == 1:
+            # given one name it gives no tuple
+            self._cells = _one(names[0])
         self._whole = [index for index, column in enumerate(signature.inputs) if column.kind == "integer"]
         self._plain = all(column.kind in ("number", "integer") for column in signature.inputs)
 
@@ -85,11 +87,15 @@ class MatrixReader:
         return matrix
 
 
+def _one(name: str) -> Callable[[Any], Any]:
+    return lambda row: (row[name],)
+
+
 def take_arrays(loaded: LoadedModel) -> MatrixReader | None:
     """Have a model take arrays from now on, if its columns are numbers and it gives the same answers.
 
-    Estimators that have seen a table remember its names and warn about what has none, so the names are taken from this
-    copy. Whether that changes anything is tried with the card's example.
+    Estimators that have seen a table remember its names and warn about what has none, and a ColumnTransformer looks
+    its columns up by name, so this copy is made to go by position. Whether that changes anything is tried with the card's example.
 
     Args:
         loaded: The model. If this gives a reader, only arrays are to be given to it afterwards.
@@ -102,17 +108,33 @@ def take_arrays(loaded: LoadedModel) -> MatrixReader | None:
         return None
     frame = rows_to_frame(signature, loaded.card.example)
     table = _answers(loaded, frame)
-    named = [(part, getattr(part, _NAMES)) for part in _parts(loaded.model) if _NAMES in vars(part)]
-    for part, _ in named:
-        delattr(part, _NAMES)
+    before = [
+        (part, name, vars(part)[name]) for part in _parts(loaded.model) for name in _REMEMBERED if name in vars(part)
+    ]
+    for part, name, value in before:
+        if name == _TRANSFORMERS:
+            setattr(part, name, [(*others, _places(columns, part)) for *others, columns in value])
+    for part, name, _ in before:
+        if name == _NAMES:
+            delattr(part, name)
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("error")
         array = _answers(loaded, frame.to_numpy(dtype=np.float64))
         if all(np.array_equal(one, other) for one, other in zip(table, array, strict=True)):
             return MatrixReader(signature)
-    for part, names in named:
-        setattr(part, _NAMES, names)
+    for part, name, value in before:
+        setattr(part, name, value)
     return None
+
+
+def _places(columns: Any, part: Any) -> Any:
+    """Columns of a ColumnTransformer by position in place of by name."""
+    names = list(getattr(part, _NAMES, ()))
+    if isinstance(columns, str):
+        return names.index(columns)
+    if isinstance(columns, (list, tuple, np.ndarray)) and all(isinstance(column, str) for column in columns):
+        return [names.index(column) for column in columns]
+    return columns
 
 
 def _answers(loaded: LoadedModel, features: Any) -> list[np.ndarray]:

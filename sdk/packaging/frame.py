@@ -184,11 +184,8 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers(column: Column, values: Any) -> tuple[Any, list[Problem]]:
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
-        array = values.astype(np.float64)
-        if not np.isinf(array).any() and (column.kind == "number" or not (np.nan_to_num(array) % 1).any()):
-            return array, []
-        values = [None if math.isnan(value) else value for value in array.tolist()]
+    if isinstance(values, np.ndarray):
+        return _array_of_numbers(column, values)
     # rows made of plain finite numbers, which is nearly all of them, are converted and checked in one go
     if set(map(type, values)) <= PLAIN_NUMBERS:
         try:
@@ -214,6 +211,13 @@ def _numbers(column: Column, values: Any) -> tuple[Any, list[Problem]]:
         else:
             array[row] = value
     return array, problems
+
+
+def _array_of_numbers(column: Column, values: np.ndarray) -> tuple[Any, list[Problem]]:
+    array = values.astype(np.float64)
+    if not np.isinf(array).any() and (column.kind == "number" or not (np.nan_to_num(array) % 1).any()):
+        return array, []
+    return _numbers(column, [None if math.isnan(value) else value for value in array.tolist()])
 
 
 def _booleans(_column: Column, values: list[Any]) -> tuple[Any, list[Problem]]:

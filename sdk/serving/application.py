@@ -12,13 +12,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
 from longshore.errors import InputError, ModelError
-from longshore.serving import protocol
+from longshore.serving import protocol, tensors
 from longshore.serving.core import Prediction, Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Kind, Metrics
 from longshore.serving.models import Models
@@ -30,6 +30,7 @@ CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""
 
 JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
 
 TIME_LIMIT_SECONDS: Final = 60.0
 """How long a prediction may take, unless another time is given."""
@@ -158,13 +159,25 @@ class Exchange:
         predictor: The model that is asked; the default version where none is.
     """
 
-    __slots__ = ("_application", "_began", "_failed", "_headers", "_route", "method", "path", "predictor", "request_id")
+    __slots__ = (
+        "_application",
+        "_began",
+        "_binary",
+        "_failed",
+        "_headers",
+        "_route",
+        "method",
+        "path",
+        "predictor",
+        "request_id",
+    )
 
     def __init__(self, application: Application, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
         self._began = time.perf_counter()
         self._application, self._headers = application, headers
         self._route: Route | None = None
         self._failed: Kind | None = None
+        self._binary: Collection[str] = ()
         self.method, self.path = method, path
         self.predictor = application.models.default
         application.metrics.in_flight.inc()
@@ -212,12 +225,20 @@ class Exchange:
         Raises:
             RequestError: If it is no such request.
         """
-        read = protocol.read_v1 if self._protocol == "v1" else protocol.read_v2
-        return read(self.predictor, protocol.parse(body))
+        if self._protocol == "v1":
+            return protocol.read_v1(self.predictor, protocol.parse(body))
+        length = self._headers.get(b"inference-header-content-length")
+        content = protocol.parse(body) if length is None else tensors.split(body, length)
+        self._binary = tensors.binary_outputs(content)
+        return protocol.read_v2(self.predictor, content)
 
     def predicted(self, call: Call, prediction: Prediction) -> Answer:
         """The answer to a prediction."""
-        return Answer(200, protocol.encode(call.answer(prediction)))
+        content = call.answer(prediction)
+        if not self._binary:
+            return Answer(200, protocol.encode(content))
+        body, length = tensors.join(content, self._binary)
+        return Answer(200, body, BINARY, (("inference-header-content-length", str(length)),))
 
     def refused(self, error: Exception) -> Answer:
         """The answer to a request that went wrong; logged, unless that is the client's fault."""

@@ -142,7 +142,7 @@ class Predictor:
         self.metrics = metrics or Metrics(model=name, revision=revision)
         self.counts = self.metrics.of_version(version, digest, {bins.name: bins.size for bins in model.card.baseline})
         self._bins = BinCounter(model.card.baseline, model.card.signature.names, self.counts)
-        self.metrics.before_render(self._bins.flush)
+        self.metrics.before_collect(self._bins.flush)
 
     @classmethod
     def load(
@@ -338,10 +338,9 @@ def _columns(tensor: Tensor, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _joined(parts: Sequence[Features]) -> Features:
-    if all(isinstance(part, np.ndarray) for part in parts):
-        return np.concatenate(parts)
-    joined: pd.DataFrame = pd.concat(parts, ignore_index=True)
-    return joined
+    frames = [part for part in parts if isinstance(part, pd.DataFrame)]
+    # a model takes one or the other
+    return pd.concat(frames, ignore_index=True) if frames else np.concatenate(parts)
 
 
 def _plain(array: np.ndarray) -> list[Any]:

@@ -8,7 +8,6 @@ tensors have no null, NaN in a tensor of floats is a missing value.
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import grpc
 import numpy as np
 
 from longshore.errors import ConfigError, InputError, ModelError
-from longshore.serving import protocol
+from longshore.serving import protocol, tensors
 from longshore.serving.application import Application
 from longshore.serving.messages import HEALTH, INFERENCE, DecodeError, message
 from longshore.serving.protocol import BODY_LIMIT, Asked, ClientGone, RequestError
@@ -41,23 +40,17 @@ _WORKERS: Final = 16
 _CODES: Final = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
 _SERVING: Final = 1
 _NOT_SERVING: Final = 2
-_LENGTH: Final = struct.Struct("<I")
 
-# by datatype: the field of typed contents (None: raw only) and the layout of raw ones (None: each with its length)
-_DATATYPES: Final[Mapping[str, tuple[str | None, str | None]]] = {
-    "BOOL": ("bool_contents", "<u1"),
-    "INT8": ("int_contents", "<i1"),
-    "INT16": ("int_contents", "<i2"),
-    "INT32": ("int_contents", "<i4"),
-    "INT64": ("int64_contents", "<i8"),
-    "UINT8": ("uint_contents", "<u1"),
-    "UINT16": ("uint_contents", "<u2"),
-    "UINT32": ("uint_contents", "<u4"),
-    "UINT64": ("uint64_contents", "<u8"),
-    "FP16": (None, "<f2"),
-    "FP32": ("fp32_contents", "<f4"),
-    "FP64": ("fp64_contents", "<f8"),
-    "BYTES": ("bytes_contents", None),
+# the field of typed contents; half floats have none
+_FIELDS: Final[Mapping[str, str]] = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
 }
 
 _log = logging.getLogger("longshore.serving")
@@ -227,50 +220,19 @@ def _content(request: Any) -> dict[str, Any]:
 
 
 def _typed(tensor: Any) -> list[Any]:
-    field, _ = _layout(tensor)
+    field = _FIELDS.get(tensors.check_datatype(tensor.name, tensor.datatype))
     if field is None:
         raise RequestError(400, f"input {tensor.name!r}: {tensor.datatype} is sent in raw_input_contents")
     if other := [present.name for present, _ in tensor.contents.ListFields() if present.name != field]:
         raise RequestError(400, f"input {tensor.name!r}: {tensor.datatype} is sent in {field}, not in {other[0]}")
-    return _values(tensor, list(getattr(tensor.contents, field)))
+    return protocol.tensor_values(tensor.name, tensor.datatype, list(getattr(tensor.contents, field)))
 
 
-def _unpacked(tensor: Any, raw: bytes) -> list[Any]:
-    _, layout = _layout(tensor)
+def _unpacked(tensor: Any, raw: bytes) -> list[Any] | np.ndarray:
+    datatype = tensors.check_datatype(tensor.name, tensor.datatype)
     if tensor.HasField("contents"):
         raise RequestError(400, f"input {tensor.name!r}: send contents or raw_input_contents, not both")
-    if layout is None:
-        return _values(tensor, _split(tensor, raw))
-    size = np.dtype(layout).itemsize
-    if len(raw) % size:
-        raise RequestError(
-            400, f"input {tensor.name!r}: {len(raw)} raw bytes are no whole number of {tensor.datatype} values"
-        )
-    return _values(tensor, np.frombuffer(raw, layout).tolist())
-
-
-def _layout(tensor: Any) -> tuple[str | None, str | None]:
-    if tensor.datatype not in _DATATYPES:
-        raise RequestError(
-            400, f"input {tensor.name!r}: datatype {tensor.datatype!r} is unknown: use one of {', '.join(_DATATYPES)}"
-        )
-    return _DATATYPES[tensor.datatype]
-
-
-def _split(tensor: Any, raw: bytes) -> list[bytes]:
-    """Strings, each with its length before it."""
-    values, start = list[bytes](), 0
-    while start < len(raw):
-        begin = start + _LENGTH.size
-        start = begin + _LENGTH.unpack_from(raw, start)[0] if begin <= len(raw) else begin
-        if start > len(raw):
-            raise RequestError(400, f"input {tensor.name!r}: the raw bytes end within value {len(values)}")
-        values.append(raw[begin:start])
-    return values
-
-
-def _values(tensor: Any, values: list[Any]) -> list[Any]:
-    return protocol.tensor_values(tensor.name, tensor.datatype, values)
+    return tensors.unpack(tensor.name, datatype, raw)
 
 
 def _answer(content: Mapping[str, Any], *, raw: bool) -> Fields:
@@ -278,16 +240,12 @@ def _answer(content: Mapping[str, Any], *, raw: bool) -> Fields:
     outputs: list[dict[str, Any]] = []
     packed: list[bytes] = []
     for output in content["outputs"]:
-        field, layout = _DATATYPES[output["datatype"]]
+        datatype, data = output["datatype"], output["data"]
         tensor = {name: output[name] for name in ("name", "datatype", "shape")}
-        data = [value.encode() for value in output["data"]] if layout is None else output["data"]
-        if not raw:
-            outputs.append({**tensor, "contents": {field: data}})
+        if raw:
+            outputs.append(tensor)
+            packed.append(tensors.pack(datatype, data))
             continue
-        outputs.append(tensor)
-        packed.append(
-            b"".join(_LENGTH.pack(len(value)) + value for value in data)
-            if layout is None
-            else np.array(data, layout).tobytes()
-        )
+        typed = [value.encode() for value in data] if datatype == "BYTES" else data
+        outputs.append({**tensor, "contents": {_FIELDS[datatype]: typed}})
     return {**content, "outputs": outputs, "raw_output_contents": packed}

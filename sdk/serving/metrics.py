@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 __all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics", "ModelMetrics"]
 
@@ -42,6 +43,9 @@ class Metrics:
 
     def __init__(self, *, model: str, revision: str) -> None:
         self.registry = CollectorRegistry()
+        self._before_collect = list[Callable[[], None]]()
+        # the first one is asked first, by whatever shows the registry
+        self.registry.register(_Before(self._before_collect))
         self._labels = (model, revision)
         self._seconds = Histogram(
             "http_request_duration_seconds",
@@ -90,7 +94,6 @@ class Metrics:
             registry=self.registry,
             multiprocess_mode="livemax",
         )
-        self._before_render = list[Callable[[], None]]()
 
     def of_version(self, version: str | None, digest: str | None, bins: Mapping[str, int]) -> ModelMetrics:
         """The counters of one version of the model.
@@ -119,9 +122,9 @@ class Metrics:
         model, revision = self._labels
         self._info.remove(model, version or "", revision, digest or "")
 
-    def before_render(self, work: Callable[[], None]) -> None:
+    def before_collect(self, work: Callable[[], None]) -> None:
         """Have something counted that is only counted when somebody looks."""
-        self._before_render.append(work)
+        self._before_collect.append(work)
 
     def observe(self, method: str, route: str | None, status: int, seconds: float) -> None:
         """Count an answered request.
@@ -144,9 +147,22 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        for work in self._before_render:
-            work()
         return generate_latest(self.registry)
+
+
+class _Before(Collector):
+    """Has no metrics: it is told when others are collected."""
+
+    def __init__(self, work: Sequence[Callable[[], None]]) -> None:
+        self._work = work
+
+    def collect(self) -> Iterable[Metric]:
+        for work in self._work:
+            work()
+        return ()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
 
 
 class ModelMetrics:

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import orjson
 
 from longshore._version import __version__
 from longshore.errors import InputError, ModelError
 from longshore.packaging import Column, Signature
-from longshore.serving.core import Ask, Prediction, Predictor
+from longshore.serving.core import Ask, Prediction, Predictor, Tensor
 from longshore.serving.metrics import Kind
 
 __all__ = [
@@ -198,8 +199,9 @@ def read_v2(predictor: Predictor, content: Any) -> Call:
 
     Args:
         predictor: The model.
-        content: ``inputs`` with a tensor for each column; ``outputs`` may name ``predict`` and ``predict_proba``, and
-            is ``predict`` by default; an ``id`` comes back in the answer.
+        content: ``inputs`` with a tensor for each column, or with one tensor ``[n, columns]``, whatever its name, in
+            the order of the signature; an input's ``data`` may be an array of numpy. ``outputs`` may name ``predict``
+            and ``predict_proba``, and is ``predict`` by default; an ``id`` comes back in the answer.
 
     Raises:
         RequestError: If it is no such request.
@@ -207,15 +209,15 @@ def read_v2(predictor: Predictor, content: Any) -> Call:
     signature = predictor.card.signature
     content = _object(content)
     wanted = _wanted_outputs(predictor, content.get("outputs"))
-    tensors = _tensors(content.get("inputs"), signature)
-    rows = [dict(zip(tensors, cells, strict=True)) for cells in zip(*tensors.values(), strict=True)]
+    ask = _asked(content.get("inputs"), signature, probabilities="predict_proba" in wanted)
+    rows = len(ask)
 
     def answer(done: Prediction) -> dict[str, Any]:
         outputs = {
-            "predict": {"datatype": _label_type(signature), "shape": [len(rows)], "data": done.values},
+            "predict": {"datatype": _label_type(signature), "shape": [rows], "data": done.values},
             "predict_proba": {
                 "datatype": "FP64",
-                "shape": [len(rows), len(signature.classes or ())],
+                "shape": [rows, len(signature.classes or ())],
                 "data": [share for row in done.probabilities or () for share in row],
             },
         }
@@ -227,7 +229,7 @@ def read_v2(predictor: Predictor, content: Any) -> Call:
         answered["outputs"] = [{"name": name, **outputs[name]} for name in wanted]
         return answered
 
-    return Call(Ask(rows=rows, probabilities="predict_proba" in wanted), answer)
+    return Call(ask, answer)
 
 
 def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:
@@ -243,16 +245,39 @@ def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:
     return [name for name in known if name in wanted]
 
 
-def _tensors(inputs: Any, signature: Signature) -> dict[str, list[Any]]:
+def _asked(inputs: Any, signature: Signature, *, probabilities: bool) -> Ask:
     if not isinstance(inputs, list) or not inputs:
         raise RequestError(400, "'inputs' must be an array with a tensor for each column")
-    tensors: dict[str, list[Any]] = {}
     for position, tensor in enumerate(inputs):
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
             raise RequestError(400, f"inputs[{position}] must be an object with a 'name'")
+        if not isinstance(tensor.get("data"), (list, np.ndarray)):
+            raise RequestError(400, f"input {tensor['name']!r}: 'data' must be an array")
+    names, shape = signature.names, inputs[0].get("shape")
+    if len(inputs) == 1 and len(names) > 1 and isinstance(shape, list) and shape[1:] == [len(names)]:
+        return Ask(tensor=_matrix(inputs[0], shape), probabilities=probabilities)
+    return Ask(table=_tensors(inputs, signature), probabilities=probabilities)
+
+
+def _matrix(tensor: Mapping[str, Any], shape: list[int]) -> Tensor:
+    data = tensor["data"]
+    if isinstance(data, list) and data and isinstance(data[0], list):
+        # rows of another length, and what is no row, show in the number of values
+        data = [cell for row in data for cell in (row if isinstance(row, list) and len(row) == shape[1] else ())]
+    rows, width = shape
+    if type(rows) is not int or len(data) != rows * width:
+        raise RequestError(
+            400, f"input {tensor['name']!r}: shape {shape} does not fit its {len(data)} values, row by row"
+        )
+    return Tensor(data, (rows, width))
+
+
+def _tensors(inputs: Sequence[Mapping[str, Any]], signature: Signature) -> dict[str, Sequence[Any] | np.ndarray]:
+    tensors: dict[str, Sequence[Any] | np.ndarray] = {}
+    for tensor in inputs:
         if tensor["name"] in tensors:
             raise RequestError(400, f"input {tensor['name']!r} is there twice: send one tensor for each column")
-        tensors[tensor["name"]] = _flat(tensor)
+        tensors[tensor["name"]] = _flat(tensor, len(signature.names))
     _check_columns(tensors, signature)
     if len({len(values) for values in tensors.values()}) != 1:
         lengths = ", ".join(f"{name!r} has {len(values)}" for name, values in tensors.items())
@@ -260,16 +285,17 @@ def _tensors(inputs: Any, signature: Signature) -> dict[str, list[Any]]:
     return tensors
 
 
-def _flat(tensor: Mapping[str, Any]) -> list[Any]:
-    data, shape = tensor.get("data"), tensor.get("shape")
-    if not isinstance(data, list):
-        raise RequestError(400, f"input {tensor['name']!r}: 'data' must be an array")
-    flat = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in data]
+def _flat(tensor: Mapping[str, Any], columns: int) -> Sequence[Any] | np.ndarray:
+    data, shape = tensor["data"], tensor.get("shape")
+    flat: Sequence[Any] | np.ndarray = data
+    if isinstance(data, list):
+        flat = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in data]
     if shape not in ([len(flat)], [len(flat), 1]):
+        whole = f", or one for all, of shape [n, {columns}]" if columns > 1 else ""
         raise RequestError(
             400,
             f"input {tensor['name']!r}: shape {shape} does not fit its {len(flat)} values; "
-            "send one tensor for each column, of shape [n] or [n, 1]",
+            f"send one tensor for each column, of shape [n] or [n, 1]{whole}",
         )
     return flat
 
@@ -285,7 +311,7 @@ def _check_columns(present: Mapping[str, Any], signature: Signature) -> None:
 
 def server_v2() -> dict[str, Any]:
     """V2 metadata of the server."""
-    return {"name": "longshore", "version": __version__, "extensions": []}
+    return {"name": "longshore", "version": __version__, "extensions": ["binary_tensor_data"]}
 
 
 def model_v2(predictor: Predictor, versions: Sequence[str] | None = None) -> dict[str, Any]:

@@ -87,8 +87,8 @@ def describe_onnx(
     features = conform(signature, table)
     tried = features.head(_TRIED_ROWS)
     try:
-        columns = {str(name): tried[name].to_numpy() for name in tried.columns}
-        answers = {tensor.name: file.run(tensor.name, columns) for tensor in file.outputs}
+        arrays = {str(name): tried[name].to_numpy() for name in tried.columns}
+        answers = {tensor.name: file.run(tensor.name, arrays) for tensor in file.outputs}
     except LongshoreError as error:
         raise DataError(f"the table's rows are not what the model takes: {error}") from error
     task, outputs = _meaning(file.outputs, answers, where)

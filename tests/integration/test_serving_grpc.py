@@ -78,7 +78,8 @@ def serve():
     ends = []
 
     def start(predictor, **options):
-        server = GrpcServer(Application.of(predictor), "127.0.0.1", 0, **options)
+        application = Application.of(predictor)
+        server = GrpcServer(application, "127.0.0.1", 0, **options)
         server.start()
         channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
         ends.extend([channel.close, lambda: server.stop(0).wait(30)])
@@ -94,7 +95,7 @@ def serve():
             call.pending = answer
             return message(package, f"{base}Response").FromString(answer.result())
 
-        call.server, call.channel = server, channel
+        call.application, call.server, call.channel = application, server, channel
         return call
 
     yield start
@@ -268,7 +269,7 @@ def test_a_failing_model_is_logged_and_tells_the_client_no_secrets(loaded, serve
 
 def test_a_failing_server_is_one_too(loaded, serve, monkeypatch, caplog):
     predictor = predictor_of(loaded)
-    monkeypatch.setattr("longshore.serving.core.bin_counts", lambda *_: 1 / 0)
+    monkeypatch.setattr("longshore.serving.drift.BinCounter.add", lambda *_: 1 / 0)
     assert refusal(serve(predictor), "ModelInfer", request()) == (
         grpc.StatusCode.INTERNAL,
         "the request failed (ZeroDivisionError): the server's log says where",
@@ -458,7 +459,7 @@ def test_one_process_answers_both_and_ends_them_together(process):
         rest = requests.post(f"{url}/v1/models/penguins:predict", json={"instances": ROWS}, timeout=30).json()
         assert rest == {"predictions": ["Adelie", "Gentoo"]}
         metrics = requests.get(f"{url}/metrics", timeout=30).text
-        labels = 'kind="model",model="penguins",protocol="grpc-v2",revision="penguins-1"'
+        labels = 'kind="model",model="penguins",protocol="grpc-v2",revision="penguins-1",version=""'
         assert f"longshore_prediction_errors_total{{{labels}}} 0.0" in metrics
         callers.wait_for(50)
         running.send_signal(signal.SIGTERM)
@@ -481,7 +482,7 @@ def test_clients_of_a_service_lose_no_request_when_a_server_ends(process):
 
 
 def test_a_server_that_is_to_end_is_not_ready_and_goes_on_answering(call):
-    call.server.drain()
+    call.application.draining = True
     assert not call("ServerReady").ready
     assert not call("ModelReady", {"name": "penguins"}).ready
     assert call("Check", package=HEALTH, service="grpc.health.v1.Health").status == 2
