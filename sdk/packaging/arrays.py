@@ -95,7 +95,8 @@ def take_arrays(loaded: LoadedModel) -> MatrixReader | None:
     """Have a model take arrays from now on, if its columns are numbers and it gives the same answers.
 
     Estimators that have seen a table remember its names and warn about what has none, and a ColumnTransformer looks
-    its columns up by name, so this copy is made to go by position. Whether that changes anything is tried with the card's example.
+    its columns up by name, so this copy is made to go by position. Whether that changes anything is tried with the
+    card's example.
 
     Args:
         loaded: The model. If this gives a reader, only arrays are to be given to it afterwards.
