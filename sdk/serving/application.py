@@ -110,6 +110,7 @@ class Application:
     Attributes:
         draining: Set to True, readiness is refused and each connection closed with its next answer; predictions go on
             being answered.
+        reload: Loads the versions anew, if they can be; takes its time, and says whether it went well.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Application:
         self.models, self.body_limit, self.seconds, self.authorise = models, body_limit, seconds, authorise
         self.metrics: Metrics = models.default.metrics
         self.draining = False
+        self.reload: Callable[[], bool] | None = None
 
     @classmethod
     def of(cls, *predictors: Predictor, **options: Any) -> Application:

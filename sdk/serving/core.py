@@ -190,6 +190,22 @@ class Predictor:
         return predictor
 
     @property
+    def content(self) -> str | None:
+        """Digest that the directory had when it was loaded."""
+        return self._model.digest
+
+    def retire(self, others: Sequence[Predictor]) -> None:
+        """It is asked no more, but for what has begun.
+
+        Args:
+            others: What is served from now on.
+        """
+        self._bins.retire()
+        self.metrics.forget(self._bins.flush)
+        if (self.version, self.digest) not in {(other.version, other.digest) for other in others}:
+            self.metrics.hide(self.version, self.digest)
+
+    @property
     def card(self) -> ModelCard:
         """The model's card."""
         return self._model.card

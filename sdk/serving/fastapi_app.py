@@ -50,7 +50,6 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
     )
     app.state.application = application
     for route in ROUTES:
-        versioned = "{version}" in route.template
         app.add_api_route(
             route.template,
             _documented,
@@ -58,9 +57,10 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
             summary=route.summary,
             tags=[route.tag],
             operation_id=re.sub(r"\W+", "_", f"{route.method}{route.template}").lower(),
-            openapi_extra=openapi.operation(route, application.models),
-            include_in_schema=not versioned or bool(application.models.versions),
         )
+    plain = app.openapi
+    # not kept: what is served can change
+    app.openapi = lambda: openapi.describe(plain(), application.models)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Observed, application=application)
     app.add_middleware(_Face, application=application, waiting=waiting)

@@ -28,7 +28,7 @@ import uvloop
 from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
-from longshore.serving.process import add_model_arguments, load_predictor, log_failure, set_up
+from longshore.serving.process import add_model_arguments, log_failure, set_up, source_of
 from longshore.spec.service import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class _Process:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._retire)
+        if (reload := self._application.reload) is not None:
+            loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, reload)
         await self._listen(self._private)
         with contextlib.ExitStack() as cleanup:
             if control is not None:
@@ -250,8 +252,11 @@ def _load(options: Namespace) -> tuple[Application, FastAPI, GrpcServer | None]:
     from longshore.serving.application import Application
     from longshore.serving.batching import WAITING
     from longshore.serving.fastapi_app import create_app
+    from longshore.serving.loading import Reload, load_models
 
-    application = Application.of(load_predictor(options))
+    source = source_of(options)
+    application = Application(load_models(source))
+    application.reload = Reload(application, functools.partial(load_models, source))
     app = create_app(application, waiting=options.max_waiting or WAITING)
     return application, app, None if options.grpc_port is None else _grpc(application, options)
 
