@@ -24,7 +24,18 @@ from longshore.serving.metrics import CONTENT_TYPE, Kind, Metrics
 from longshore.serving.models import Models
 from longshore.serving.protocol import BODY_LIMIT, Call, RequestError
 
-__all__ = ["CLIENT_GONE", "JSON", "ROUTES", "Answer", "Application", "Exchange", "Request", "Route", "find_route"]
+__all__ = [
+    "CLIENT_GONE",
+    "JSON",
+    "ROUTES",
+    "Answer",
+    "Application",
+    "Exchange",
+    "Found",
+    "Request",
+    "Route",
+    "find_route",
+]
 
 CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""
@@ -96,6 +107,10 @@ class Route:
     answer: Callable[[Application, Predictor], Answer] | None = None
     reads: str | None = None
     open: bool = False
+
+
+Found = tuple[Route, Mapping[str, str]]
+"""A route, and the parameters in the path."""
 
 
 class Application:
@@ -186,8 +201,11 @@ class Exchange:
         given = headers.get(b"x-request-id")
         self.request_id = given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
 
-    def begin(self) -> Answer | None:
+    def begin(self, found: Found | None = None) -> Answer | None:
         """Find who answers.
+
+        Args:
+            found: What :func:`find_route` says, where it is known already.
 
         Returns:
             The answer, or None for a prediction, whose body is wanted.
@@ -196,7 +214,7 @@ class Exchange:
             RequestError: 401, 404, 405, 413 or 415.
         """
         application = self._application
-        found = find_route(self.method, self.path)
+        found = found or find_route(self.method, self.path)
         if found is None:
             raise _no_route(self.method, self.path)
         route, parameters = found
@@ -230,7 +248,7 @@ class Exchange:
         if self._protocol == "v1":
             return protocol.read_v1(self.predictor, protocol.parse(body))
         length = self._headers.get(b"inference-header-content-length")
-        content = protocol.parse(body) if length is None else tensors.split(body, length)
+        content = protocol.parse_v2(body) if length is None else tensors.split(body, length)
         self._binary = tensors.binary_outputs(content)
         return protocol.read_v2(self.predictor, content)
 
@@ -296,7 +314,7 @@ class Exchange:
 
 
 @lru_cache(maxsize=1024)
-def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+def find_route(method: str, path: str) -> Found | None:
     """The route that answers a path, and the parameters in it; None if there is none."""
     for route, pattern in _PATTERNS:
         if route.method == method and (found := pattern.fullmatch(path)) is not None:

@@ -317,7 +317,9 @@ class Predictor:
         matrix = None
         if ask.tensor is not None:
             matrix = reader.tensor(ask.tensor.values, ask.tensor.shape)
-        elif ask.table is None and ask.columns is None:
+        elif ask.table is not None:
+            matrix = reader.table(ask.table)
+        elif ask.columns is None:
             matrix = reader.rows(ask.rows)
         return self._frame(ask).to_numpy(dtype=np.float64) if matrix is None else matrix
 

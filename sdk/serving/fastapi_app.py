@@ -6,7 +6,6 @@ for each request) takes longer than a small model. Its own routes for them are t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -19,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longshore.serving import openapi, protocol
-from longshore.serving.application import CLIENT_GONE, ROUTES, Application, Exchange, find_route
+from longshore.serving.application import CLIENT_GONE, ROUTES, Application, Exchange, Found, find_route
 from longshore.serving.batching import WAITING, BatchQueue
 from longshore.serving.core import Predictor
 from longshore.serving.protocol import ClientGone
@@ -31,6 +30,20 @@ _CLOSE: Final = (b"connection", b"close")
 _log = logging.getLogger("longshore.serving")
 
 
+class _App(FastAPI):
+    """FastAPI, asked only for what the application has no route for."""
+
+    face: _Face | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.face is not None and scope["type"] == "http":
+            found = find_route(scope["method"], scope["path"])
+            if found is not None:
+                await self.face(found, scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
 def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
     """The web application of one model.
 
@@ -39,7 +52,7 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
         waiting: At most so many requests wait for the model; more are answered with 503.
     """
     predictor = application.models.default
-    app = FastAPI(
+    app = _App(
         title=predictor.name,
         version=predictor.version or "unversioned",
         description=(
@@ -63,7 +76,7 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
     app.openapi = lambda: openapi.describe(plain(), application.models)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Observed, application=application)
-    app.add_middleware(_Face, application=application, waiting=waiting)
+    app.face = _Face(application, waiting)
     return app
 
 
@@ -101,24 +114,25 @@ async def _body(receive: Receive, exchange: Exchange, limit: int) -> bytes:
 
 
 class _Face:
-    """Answers what the application has a route for; all else goes on to the application behind it."""
+    """Answers what the application has a route for.
 
-    def __init__(self, app: ASGIApp, *, application: Application, waiting: int) -> None:
-        self._app, self._application, self._waiting = app, application, waiting
+    Args:
+        application: What answers.
+        waiting: At most so many requests wait for a model.
+    """
+
+    def __init__(self, application: Application, waiting: int) -> None:
+        self._application, self._waiting = application, waiting
         self._queues = WeakKeyDictionary[Predictor, BatchQueue]()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, found: Found, scope: Scope, receive: Receive, send: Send) -> None:
         application = self._application
-        if scope["type"] != "http" or find_route(scope["method"], scope["path"]) is None:
-            await self._app(scope, receive, send)
-            return
         exchange = Exchange(application, scope["method"], scope["path"], dict(scope["headers"]))
         try:
-            answer = exchange.begin()
+            answer = exchange.begin(found)
             if answer is None:
                 call = exchange.read(await _body(receive, exchange, application.body_limit))
-                async with asyncio.timeout(application.seconds):
-                    prediction = await self._queue(exchange.predictor).predict(call.ask)
+                prediction = await self._queue(exchange.predictor).predict(call.ask)
                 answer = exchange.predicted(call, prediction)
         except ClientGone:
             exchange.gone()
@@ -136,7 +150,9 @@ class _Face:
     def _queue(self, predictor: Predictor) -> BatchQueue:
         found = self._queues.get(predictor)
         if found is None:
-            found = self._queues[predictor] = BatchQueue(predictor, waiting=self._waiting)
+            found = self._queues[predictor] = BatchQueue(
+                predictor, waiting=self._waiting, seconds=self._application.seconds
+            )
         return found
 
 

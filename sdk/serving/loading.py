@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from longshore.errors import InvalidValue, LongshoreError
@@ -16,6 +17,7 @@ from longshore.serving.application import Application
 from longshore.serving.core import BATCH_ROWS, Predictor
 from longshore.serving.metrics import Metrics
 from longshore.serving.models import Models
+from longshore.serving.process import settle
 from longshore.storage import fetch_directory
 
 __all__ = ["Reload", "Source", "load_models"]
@@ -60,20 +62,20 @@ def load_models(source: Source, before: Models | None = None) -> Models:
         StorageError: If it cannot be fetched.
     """
     _log.info("loading %s for revision %s", source.uri, source.revision)
+    metrics = Metrics(model=source.name, revision=source.revision) if before is None else before.default.metrics
+    load = partial(_load, source, metrics, [] if before is None else before.predictors)
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
         directory = fetch_directory(source.uri, Path(scratch))
         found = _versions(directory)
         if not found:
-            return Models([_load(source, directory, source.version, source.digests.get(None), before)])
+            return Models([load(directory, source.version, source.digests.get(None))])
         if unknown := [version for version in source.digests if version not in found]:
             raise InvalidValue(
                 "digest", unknown[0], f"{source.uri} holds versions {', '.join(found)}: write VERSION=DIGEST"
             )
         if source.version is not None and source.version not in found:
             raise InvalidValue("model-version", source.version, f"{source.uri} holds versions {', '.join(found)}")
-        loaded = [
-            _load(source, place, version, source.digests.get(version), before) for version, place in found.items()
-        ]
+        loaded = [load(place, version, source.digests.get(version)) for version, place in found.items()]
         return Models(loaded, default=source.version)
 
 
@@ -84,13 +86,17 @@ def _versions(directory: Path) -> dict[str, Path]:
     return {place.name: place for place in sorted(numbered, key=lambda place: int(place.name))}
 
 
-def _load(source: Source, directory: Path, version: str | None, digest: str | None, before: Models | None) -> Predictor:
-    metrics: Metrics | None = None
-    if before is not None:
-        metrics = before.default.metrics
-        for predictor in before.predictors:
-            if predictor.version == version and predictor.content == directory_digest(directory):
-                return predictor
+def _load(
+    source: Source,
+    metrics: Metrics,
+    before: Sequence[Predictor],
+    directory: Path,
+    version: str | None,
+    digest: str | None,
+) -> Predictor:
+    for predictor in before:
+        if predictor.version == version and predictor.content == directory_digest(directory):
+            return predictor
     return Predictor.load(
         directory,
         name=source.name,
@@ -131,6 +137,8 @@ class Reload:
             application.models = models
             for gone in {*before.predictors} - {*models.predictors}:
                 gone.retire(models.predictors)
+            del before
+            settle()
             application.metrics.reloaded(failed=False)
             _log.info("serving %s", ", ".join(f"version {version}" for version in models.versions) or "the model anew")
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -15,7 +16,7 @@ from longshore.spec.checks import check_digest
 if TYPE_CHECKING:
     from longshore.serving.loading import Source
 
-__all__ = ["add_model_arguments", "log_failure", "set_up", "source_of"]
+__all__ = ["add_model_arguments", "log_failure", "set_up", "settle", "source_of"]
 
 _log = logging.getLogger("longshore.serving")
 
@@ -68,6 +69,16 @@ def source_of(options: Namespace) -> Source:
         digests=digests,
         batch_rows=options.batch_rows or BATCH_ROWS,
     )
+
+
+def settle() -> None:
+    """Collect what is not needed any more, and have garbage collection pass over the rest from now on.
+
+    With the libraries of a model around, each full collection keeps requests waiting for a tenth of a second.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def log_failure(model: str, error: Exception) -> str:

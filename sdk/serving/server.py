@@ -28,7 +28,7 @@ import uvloop
 from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
-from longshore.serving.process import add_model_arguments, log_failure, set_up, source_of
+from longshore.serving.process import add_model_arguments, log_failure, set_up, settle, source_of
 from longshore.spec.service import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ class _Process:
             lifespan="off",
             access_log=False,
             log_level="warning",
+            # nothing here asks who the client is
+            proxy_headers=False,
+            server_header=False,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
         )
 
@@ -257,6 +260,7 @@ def _load(options: Namespace) -> tuple[Application, FastAPI, GrpcServer | None]:
     source = source_of(options)
     application = Application(load_models(source))
     application.reload = Reload(application, functools.partial(load_models, source))
+    settle()
     app = create_app(application, waiting=options.max_waiting or WAITING)
     return application, app, None if options.grpc_port is None else _grpc(application, options)
 

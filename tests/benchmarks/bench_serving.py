@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -218,8 +217,12 @@ def running(server: Server, log: Path) -> Iterator[tuple[int, float]]:
     url = f"http://127.0.0.1:{PORT}{payload.path}"
     began = time.monotonic()
     with log.open("wb") as output:
+        # whatever it starts ends with it
         process = subprocess.Popen(
-            server.command, stdout=output, stderr=output, env={**os.environ, **server.env}, start_new_session=True
+            [*["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"], *server.command],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **server.env},
         )
     try:
         while True:
@@ -231,17 +234,17 @@ def running(server: Server, log: Path) -> Iterator[tuple[int, float]]:
             time.sleep(0.02)
         yield process.pid, time.monotonic() - began
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
 
 
-def memory(group: int) -> float:
-    """Megabytes of a process and those that it has started; what they share counts once."""
+def memory(process: int) -> float:
+    """Megabytes of a server, by the process in whose namespace it is; what its processes share counts once."""
+    space = Path(f"/proc/{process}/ns/pid_for_children").readlink()
     total = 0
     for status in Path("/proc").glob("[0-9]*/smaps_rollup"):
         with contextlib.suppress(OSError):
-            if os.getpgid(int(status.parent.name)) == group:
+            if (status.parent / "ns/pid").readlink() == space:
                 total += int(re.search(r"^Pss:\s+(\d+)", status.read_text(), re.M)[1])  # type: ignore[index]
     return total / 1024
 
@@ -276,9 +279,9 @@ def measure() -> dict[str, dict[str, list[float]]]:
         for _ in range(RUNS):
             for who, server in all_servers.items():
                 print(f"  {who}", file=sys.stderr, flush=True)
-                with running(server, folder / "log") as (group, seconds):
+                with running(server, folder / "log") as (process, seconds):
                     note("start", who, seconds)
-                    note("memory", who, memory(group))
+                    note("memory", who, memory(process))
                     # what runs for the first time takes its time
                     load(server.payloads["small"], 16, folder)
                     for clients in (1, 16, 64):
