@@ -141,6 +141,11 @@ class Application:
         self.draining = False
         self.reload: Callable[[], bool] | None = None
 
+    def close(self) -> None:
+        """Finish what is written beside the answers; no request is to come any more."""
+        if (capture := self.models.default.capture) is not None:
+            capture.close()
+
     @classmethod
     def of(cls, *predictors: Predictor, **options: Any) -> Application:
         """The application of the versions of one model, the highest of which is the default."""
@@ -245,6 +250,12 @@ class Exchange:
         Raises:
             RequestError: If it is no such request.
         """
+        call = self._read(body)
+        if self.predictor.capture is None:
+            return call
+        return replace(call, ask=replace(call.ask, request_id=self.request_id))
+
+    def _read(self, body: bytes) -> Call:
         if self._protocol == "v1":
             return protocol.read_v1(self.predictor, protocol.parse(body))
         length = self._headers.get(b"inference-header-content-length")

@@ -14,6 +14,7 @@ from longshore.errors import InvalidValue, LongshoreError
 from longshore.packaging import directory_digest
 from longshore.packaging.model import CARD_FILE
 from longshore.serving.application import Application
+from longshore.serving.capture import Capture
 from longshore.serving.core import BATCH_ROWS, Predictor
 from longshore.serving.metrics import Metrics
 from longshore.serving.models import Models
@@ -37,6 +38,8 @@ class Source:
         version: Version in the registry, for a directory with one model; for others, the one that is the default.
         digests: Digest that a directory must have, by version; for a directory with one model, under None.
         batch_rows: At most so many rows of several requests are predicted together.
+        capture: Directory for a share of the requests; None for none.
+        capture_share: That share.
     """
 
     uri: str
@@ -45,6 +48,8 @@ class Source:
     version: str | None
     digests: Mapping[str | None, str]
     batch_rows: int = BATCH_ROWS
+    capture: Path | None = None
+    capture_share: float = 1.0
 
 
 def load_models(source: Source, before: Models | None = None) -> Models:
@@ -62,8 +67,11 @@ def load_models(source: Source, before: Models | None = None) -> Models:
         StorageError: If it cannot be fetched.
     """
     _log.info("loading %s for revision %s", source.uri, source.revision)
-    metrics = Metrics(model=source.name, revision=source.revision) if before is None else before.default.metrics
-    load = partial(_load, source, metrics, [] if before is None else before.predictors)
+    if before is None:
+        metrics = Metrics(model=source.name, revision=source.revision)
+        load = partial(_load, source, metrics, _capture(source, metrics), ())
+    else:
+        load = partial(_load, source, before.default.metrics, before.default.capture, before.predictors)
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
         directory = fetch_directory(source.uri, Path(scratch))
         found = _versions(directory)
@@ -79,6 +87,12 @@ def load_models(source: Source, before: Models | None = None) -> Models:
         return Models(loaded, default=source.version)
 
 
+def _capture(source: Source, metrics: Metrics) -> Capture | None:
+    if source.capture is None:
+        return None
+    return Capture(source.capture, share=source.capture_share, metrics=metrics, revision=source.revision)
+
+
 def _versions(directory: Path) -> dict[str, Path]:
     if (directory / CARD_FILE).exists():
         return {}
@@ -89,6 +103,7 @@ def _versions(directory: Path) -> dict[str, Path]:
 def _load(
     source: Source,
     metrics: Metrics,
+    capture: Capture | None,
     before: Sequence[Predictor],
     directory: Path,
     version: str | None,
@@ -105,6 +120,7 @@ def _load(
         revision=source.revision,
         batch_rows=source.batch_rows,
         metrics=metrics,
+        capture=capture,
     )
 
 

@@ -94,6 +94,13 @@ class Metrics:
             registry=self.registry,
         )
         self._reloads = {True: reloads.labels(revision, "failure"), False: reloads.labels(revision, "success")}
+        captures = Counter(
+            "longshore_captured_requests",
+            "Requests that were to be captured: written, or dropped as the disk was full or slow.",
+            ["revision", "outcome"],
+            registry=self.registry,
+        )
+        self._captures = {True: captures.labels(revision, "written"), False: captures.labels(revision, "dropped")}
         self._info = Gauge(
             "longshore_model_info",
             "The model that is served; always 1.",
@@ -132,6 +139,10 @@ class Metrics:
     def reloaded(self, *, failed: bool) -> None:
         """Count that the models were loaded anew, or could not be."""
         self._reloads[failed].inc()
+
+    def captured(self, *, written: bool) -> None:
+        """Count a request that was to be captured."""
+        self._captures[written].inc()
 
     def forget(self, work: Callable[[], None]) -> None:
         """Undo :meth:`before_collect`."""

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore.errors import InvalidValue, LongshoreError
@@ -33,6 +34,8 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--model-version", help="version in the registry; of several, the one that is the default")
     parser.add_argument("--batch-rows", type=int, help="rows of requests predicted together; 1024 without, 1: never")
+    parser.add_argument("--capture", type=Path, help="directory to write requests and predictions to; none without it")
+    parser.add_argument("--capture-share", type=float, default=1.0, help="share of the requests that is written there")
     parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
 
 
@@ -68,6 +71,8 @@ def source_of(options: Namespace) -> Source:
         version=options.model_version,
         digests=digests,
         batch_rows=options.batch_rows or BATCH_ROWS,
+        capture=options.capture,
+        capture_share=options.capture_share,
     )
 
 

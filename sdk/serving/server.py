@@ -174,6 +174,7 @@ class _Process:
         await asyncio.gather(*self._tasks)
         if rpc is not None:
             await rpc
+        self._application.close()
 
     async def _end_rpc(self, rpc: GrpcServer) -> None:
         linger = min(rpc.linger_seconds, self._drain_seconds)

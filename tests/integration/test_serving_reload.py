@@ -6,6 +6,7 @@ Starts ``python -m longshore.serving`` as a process.
 import asyncio
 import json
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,10 +40,13 @@ def stored(tmp_path_factory):
 
 
 @contextmanager
-def server(repository, log, *options):
+def server(repository, log, *options, **more):
     """A running server, and its URL."""
     command = [sys.executable, "-m", "longshore.serving", f"--model={repository}", "--name=iris", "--revision=iris-1"]
-    with log.open("wb") as output, subprocess.Popen([*command, *options], stdout=output, stderr=output) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen([*command, *options], stdout=output, stderr=output, **more) as process,
+    ):
         try:
             found = awaited(log, r"is ready on port (\d+)", process)
             yield process, f"http://127.0.0.1:{found[1]}"
@@ -161,3 +165,32 @@ def test_kserves_client_sends_one_tensor_as_binary_data_or_not(stored, tmp_path,
         answer = asyncio.run(infer(url))
     (output,) = answer.outputs
     assert output.as_numpy().tolist() == [0, 2]
+
+
+def test_predictions_go_on_when_the_disk_fills_while_requests_are_captured(stored, tmp_path):
+    log, where = tmp_path / "log", tmp_path / "captured"
+    limit = 64 * 1024
+
+    def small_files():
+        # what the kernel says is not that the disk is full, but it comes in the same place
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    options = (f"--capture={where}", "--capture-share=1")
+    with server(stored, log, *options, preexec_fn=small_files) as (_, url), requests.Session() as session:
+        for _ in range(200):
+            answer = session.post(f"{url}/v1/models/iris:predict", json={"instances": ROWS * 4}, timeout=30)
+            assert answer.json() == {"predictions": [0, 2] * 4}
+        metrics = session.get(f"{url}/metrics", timeout=30).text
+    written, dropped = (
+        float(re.search(rf'longshore_captured_requests_total{{outcome="{outcome}".*}} (.*)', metrics)[1])
+        for outcome in ("written", "dropped")
+    )
+    assert written > 0
+    assert dropped > 0
+    (path,) = where.iterdir()
+    lines = path.read_text().splitlines()
+    assert written <= len(lines) < 200
+    assert all(json.loads(line)["predictions"] == [0, 2] * 4 for line in lines)
+    said = log.read_text()
+    assert said.count("requests cannot be captured") == 1
+    assert "predictions go on" in said
