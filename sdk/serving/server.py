@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
     from longshore.serving.application import Application
     from longshore.serving.grpc_app import GrpcServer
 
-__all__ = ["main"]
+__all__ = ["WSGI", "Process", "load_app", "main", "run_loop"]
+
+WSGI: Final = frozenset({"flask"})
+"""Frameworks that are called by WSGI."""
 
 _IDLE_SECONDS: Final = 1.0
 """How long a kept connection is given to send another request, and to learn from its answer to close."""
@@ -66,21 +69,29 @@ class _Listener(uvicorn.Server):
         yield
 
 
-class _Process:
-    """The listeners of a revision and how they end."""
+class Process:
+    """The listeners of a process and how they end.
+
+    Args:
+        application: What answers.
+        app: The web application in front of it.
+        rpc: The gRPC server beside it, if there is one.
+        sockets: The process's own socket, and the public one if it is there already.
+        drain_seconds: Time to answer what has begun.
+    """
 
     def __init__(
         self,
         application: Application,
         app: FastAPI,
         rpc: GrpcServer | None,
-        private: socket.socket,
+        sockets: Sequence[socket.socket],
         drain_seconds: float,
     ) -> None:
         self._application = application
         self._rpc = rpc
-        self._private = private
-        self._public: socket.socket | None = None
+        self._sockets = sockets
+        self._public: socket.socket | None = sockets[1] if len(sockets) > 1 else None
         self._drain_seconds = drain_seconds
         self._listeners: list[_Listener] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,7 +114,8 @@ class _Process:
             loop.add_signal_handler(signum, self._retire)
         if (reload := self._application.reload) is not None:
             loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, reload)
-        await self._listen(self._private)
+        for sock in self._sockets:
+            await self._listen(sock)
         with contextlib.ExitStack() as cleanup:
             if control is not None:
                 cleanup.callback(control.unlink, missing_ok=True)
@@ -210,6 +222,8 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
     add_model_arguments(parser)
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
+    parser.add_argument("--workers", type=int, default=1, help="processes that answer, each with the model; 1 without")
+    parser.add_argument("--threads", type=int, default=16, help="threads of a worker, with flask; 16 without")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
@@ -231,39 +245,84 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="failed", reason=f"revision {options.revision} runs already")
         return 1
     try:
-        application, app, rpc = _load(options)
+        _check(options)
+        private = socket.socket()
+        private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        private.bind((options.host, options.port))
+        if options.framework in WSGI or options.workers > 1:
+            return _with_workers(options, private, notify)
+        application, app = load_app(options)
+        rpc = None if options.grpc_port is None else _grpc(application, options)
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
         notify(state="failed", reason=log_failure(options.model, error))
         return 1
-    private = socket.socket()
-    private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    private.bind((options.host, options.port))
-    port = private.getsockname()[1]
 
     def ready() -> None:
+        port = private.getsockname()[1]
         spoken = "" if rpc is None else f", gRPC on port {rpc.port}"
         _log.info("revision %s is ready on port %d%s", options.revision, port, spoken)
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
-    _run(functools.partial(_Process, application, app, rpc, private, options.drain_seconds), options.control, ready)
+    async def serve() -> None:
+        await Process(application, app, rpc, [private], options.drain_seconds).run(options.control, ready)
+
+    run_loop(serve)
     _log.info("revision %s has ended", options.revision)
     return 0
 
 
-def _load(options: Namespace) -> tuple[Application, FastAPI, GrpcServer | None]:
+def _check(options: Namespace) -> None:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
+    if options.workers < 1 or options.threads < 1:
+        raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
+    if options.grpc_port is not None and (options.framework in WSGI or options.workers > 1):
+        raise InvalidValue("grpc-port", options.grpc_port, "gRPC is served beside fastapi, by one worker")
+
+
+def _with_workers(options: Namespace, private: socket.socket, notify: _Notify) -> int:
+    try:
+        from longshore.serving.workers import run
+    except ModuleNotFoundError as error:
+        raise MissingExtra("serving with several workers or by WSGI", "gunicorn", "serve") from error
+    port = private.getsockname()[1]
+
+    def ready() -> None:
+        _log.info("revision %s is ready on port %d with %d workers", options.revision, port, options.workers)
+        notify(state="ready", port=port)
+
+    def failed(reason: str) -> None:
+        notify(state="failed", reason=reason)
+
+    ended = run(options, private, load_app, ready, failed)
+    _log.info("revision %s has ended", options.revision)
+    return ended
+
+
+def load_app(options: Namespace) -> tuple[Application, Any]:
+    """Load what a process serves, and put the web framework in front of it.
+
+    Args:
+        options: What the command line says.
+
+    Returns:
+        What answers, and the web application.
+    """
     from longshore.serving.application import Application
     from longshore.serving.batching import WAITING
-    from longshore.serving.fastapi_app import create_app
     from longshore.serving.loading import Reload, load_models
 
     source = source_of(options)
     application = Application(load_models(source))
     application.reload = Reload(application, functools.partial(load_models, source))
     settle()
-    app = create_app(application, waiting=options.max_waiting or WAITING)
-    return application, app, None if options.grpc_port is None else _grpc(application, options)
+    if options.framework == "flask":
+        from longshore.serving import flask_app
+
+        return application, flask_app.create_app(application)
+    from longshore.serving import fastapi_app
+
+    return application, fastapi_app.create_app(application, waiting=options.max_waiting or WAITING)
 
 
 def _grpc(application: Application, options: Namespace) -> GrpcServer:
@@ -275,9 +334,7 @@ def _grpc(application: Application, options: Namespace) -> GrpcServer:
     return GrpcServer(application, options.host, options.grpc_port, connection_seconds=seconds)
 
 
-def _run(process: Callable[[], _Process], control: Path | None, ready: Callable[[], None]) -> None:
-    async def serve() -> None:
-        await process().run(control, ready)
-
+def run_loop(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run an event loop until what it serves has ended."""
     # asyncio's own loop drops a connection that it has accepted but not yet set up when its listener is closed
     uvloop.run(serve())

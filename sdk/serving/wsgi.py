@@ -1,0 +1,45 @@
+"""What the faces on WSGI have in common: a request's headers and body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["headers_of", "read_body"]
+
+_PREFIX: Final = "HTTP_"
+_CHUNK: Final = 1024 * 1024
+
+
+def headers_of(environ: Mapping[str, Any]) -> dict[bytes, bytes]:
+    """The headers of a request, by name in small letters.
+
+    Args:
+        environ: WSGI's environment.
+    """
+    headers = {
+        name[len(_PREFIX) :].replace("_", "-").lower().encode("latin-1"): value.encode("latin-1")
+        for name, value in environ.items()
+        if name.startswith(_PREFIX)
+    }
+    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if value := environ.get(name):
+            headers[name.replace("_", "-").lower().encode()] = value.encode("latin-1")
+    return headers
+
+
+def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
+    """The body of a request, as far as it is wanted: a byte over the limit shows that it is too large.
+
+    Args:
+        environ: WSGI's environment, of a server that ends the input with the body, as Gunicorn does.
+        limit: Largest body in bytes. One that says that it is larger is not read at all.
+    """
+    length = environ.get("CONTENT_LENGTH") or ""
+    if length.isdigit() and int(length) > limit:
+        return b""
+    parts, size = list[bytes](), 0
+    while size <= limit and (part := environ["wsgi.input"].read(min(_CHUNK, limit + 1 - size))):
+        parts.append(part)
+        size += len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
