@@ -6,22 +6,20 @@ for each request) takes longer than a small model. Its own routes for them are t
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longshore.serving import openapi, protocol
-from longshore.serving.application import CLIENT_GONE, ROUTES, Application, Exchange, find_route
-from longshore.serving.batching import WAITING, BatchQueue
-from longshore.serving.core import Predictor
+from longshore.serving.application import CLIENT_GONE, ROUTES, Application, find_route
+from longshore.serving.asgi import AsgiFace
+from longshore.serving.batching import WAITING
 from longshore.serving.protocol import ClientGone
 
 __all__ = ["Observed", "create_app"]
@@ -63,8 +61,12 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
         )
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Observed, application=application)
-    app.add_middleware(_Face, application=application, waiting=waiting)
+    app.add_middleware(AsgiFace, application=application, ours=_ours, waiting=waiting)
     return app
+
+
+def _ours(method: str, path: str) -> bool:
+    return find_route(method, path) is not None
 
 
 async def _documented() -> Response:
@@ -83,61 +85,6 @@ async def _no_route(request: Request, error: Any) -> Response:
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     body = protocol.encode({"error": message})
     return Response(body, status_code=status, headers=headers, media_type="application/json")
-
-
-async def _body(receive: Receive, exchange: Exchange, limit: int) -> bytes:
-    parts, size = list[bytes](), 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise exchange.too_large()
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class _Face:
-    """Answers what the application has a route for; all else goes on to the application behind it."""
-
-    def __init__(self, app: ASGIApp, *, application: Application, waiting: int) -> None:
-        self._app, self._application, self._waiting = app, application, waiting
-        self._queues = WeakKeyDictionary[Predictor, BatchQueue]()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        application = self._application
-        if scope["type"] != "http" or find_route(scope["method"], scope["path"]) is None:
-            await self._app(scope, receive, send)
-            return
-        exchange = Exchange(application, scope["method"], scope["path"], dict(scope["headers"]))
-        try:
-            answer = exchange.begin()
-            if answer is None:
-                call = exchange.read(await _body(receive, exchange, application.body_limit))
-                async with asyncio.timeout(application.seconds):
-                    prediction = await self._queue(exchange.predictor).predict(call.ask)
-                answer = exchange.predicted(call, prediction)
-        except ClientGone:
-            exchange.gone()
-            return
-        except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
-            answer = exchange.refused(error)
-        try:
-            headers = [(name.encode(), value.encode()) for name, value in exchange.headers(answer)]
-            headers.append((b"content-length", str(len(answer.body)).encode()))
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": answer.body})
-        finally:
-            exchange.end(answer.status)
-
-    def _queue(self, predictor: Predictor) -> BatchQueue:
-        found = self._queues.get(predictor)
-        if found is None:
-            found = self._queues[predictor] = BatchQueue(predictor, waiting=self._waiting)
-        return found
 
 
 class Observed:

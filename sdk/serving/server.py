@@ -19,6 +19,7 @@ import socket
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,8 +33,6 @@ from longshore.serving.process import add_model_arguments, load_predictor, log_f
 from longshore.spec.service import FRAMEWORKS
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from longshore.serving.application import Application
     from longshore.serving.grpc_app import GrpcServer
 
@@ -72,7 +71,7 @@ class _Process:
     def __init__(
         self,
         application: Application,
-        app: FastAPI,
+        app: Any,
         rpc: GrpcServer | None,
         private: socket.socket,
         drain_seconds: float,
@@ -204,6 +203,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
     add_model_arguments(parser)
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
+    parser.add_argument("--require-token", action="store_true", help="refuse requests without a user's token (django)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
@@ -244,16 +244,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _load(options: Namespace) -> tuple[Application, FastAPI, GrpcServer | None]:
+def _load(options: Namespace) -> tuple[Application, Any, GrpcServer | None]:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
     from longshore.serving.application import Application
-    from longshore.serving.batching import WAITING
-    from longshore.serving.fastapi_app import create_app
 
     application = Application.of(load_predictor(options))
-    app = create_app(application, waiting=options.max_waiting or WAITING)
+    app = _app(application, options)
     return application, app, None if options.grpc_port is None else _grpc(application, options)
+
+
+def _app(application: Application, options: Namespace) -> Any:
+    from longshore.serving.batching import WAITING
+
+    waiting = options.max_waiting or WAITING
+    if options.framework == "django":
+        try:
+            from longshore.serving.django_app import DjangoOptions, create_asgi_app
+        except ModuleNotFoundError as error:
+            raise MissingExtra("the framework django", "django", "django") from error
+        told = DjangoOptions.from_environment()
+        told = replace(told, require_token=told.require_token or options.require_token)
+        return create_asgi_app(application, told, waiting=waiting)
+    if options.require_token:
+        raise InvalidValue("--require-token", options.framework, "users and their tokens are there with django only")
+    from longshore.serving.fastapi_app import create_app
+
+    return create_app(application, waiting=waiting)
 
 
 def _grpc(application: Application, options: Namespace) -> GrpcServer:

@@ -1,0 +1,143 @@
+"""The application as WSGI and as ASGI.
+
+What is not the panel's is answered before Django sees it: its handler takes about as long as a small model, its pages
+of errors are HTML, and probes come with host names that nobody could list.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from longshore.errors import ConfigError
+from longshore.serving.application import Application
+from longshore.serving.asgi import AsgiFace
+from longshore.serving.batching import WAITING
+from longshore.serving.django_app.options import DjangoOptions
+from longshore.serving.django_app.settings import configure
+from longshore.serving.wsgi import WsgiFace
+
+__all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]
+
+_PANEL: Final = ("/admin/", "/static/")
+
+_log = logging.getLogger("longshore.serving")
+
+
+class Attached:
+    """What writes and reads the database for an application; :meth:`close` ends it.
+
+    Args:
+        ends: Called at the end, in their order.
+    """
+
+    def __init__(self, ends: list[Callable[[], None]]) -> None:
+        self._ends = ends
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Write down what waits, and end. It is called at the end of the process if nobody did before."""
+        atexit.unregister(self.close)
+        ends, self._ends = self._ends, []
+        for end in ends:
+            end()
+
+
+def attach(application: Application, options: DjangoOptions) -> Attached:
+    """Set Django up, and give an application its prediction log and its check of tokens.
+
+    A database that is away keeps nothing from being served: the tables are made once it is there.
+
+    Args:
+        application: The application.
+        options: What it is given.
+
+    Raises:
+        ConfigError: If Django is set up otherwise already, its data cannot be kept, or tokens are checked already.
+    """
+    if options.require_token and application.authorise is not None:
+        raise ConfigError(
+            "tokens are checked in two ways: use either a file of tokens or the tokens of users, not both"
+        )
+    configure(options)
+    # Django refuses its database to a thread with an event loop
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_prepare, options).result()
+    ends: list[Callable[[], None]] = []
+    if options.require_token:
+        from longshore.serving.django_app.tokens import TokenCheck
+
+        check = TokenCheck(options)
+        check.start()
+        application.authorise = check
+        ends.append(check.close)
+    from longshore.serving.django_app.log import PredictionLog
+
+    log = PredictionLog(application, options)
+    log.start()
+    ends.append(log.close)
+    return Attached(ends)
+
+
+def _prepare(options: DjangoOptions) -> None:
+    from django.db import Error, connection
+
+    from longshore.serving.django_app.database import prepare
+
+    try:
+        prepare(options)
+    except Error as error:
+        _log.warning(
+            "the database cannot be used for now (%s): predictions are answered without it", str(error).strip()
+        )
+    finally:
+        connection.close()
+
+
+def create_wsgi_app(application: Application, options: DjangoOptions | None = None) -> WsgiFace:
+    """The application for a WSGI server such as Gunicorn; to be called in the process that serves, after any fork.
+
+    Args:
+        application: What answers.
+        options: Options of the Django face; by default those of the environment.
+
+    Raises:
+        ConfigError: If Django is set up otherwise in this process.
+        InvalidValue: If an option breaks its rule.
+    """
+    options = options or DjangoOptions.from_environment()
+    attach(application, options)
+    from django.core.wsgi import get_wsgi_application
+
+    return WsgiFace(get_wsgi_application(), application=application, ours=_ours(options))
+
+
+def create_asgi_app(
+    application: Application, options: DjangoOptions | None = None, *, waiting: int = WAITING
+) -> AsgiFace:
+    """The application for an ASGI server such as Daphne or Uvicorn.
+
+    Args:
+        application: What answers.
+        options: Options of the Django face; by default those of the environment.
+        waiting: At most so many requests wait for the model; more are answered with 503.
+
+    Raises:
+        ConfigError: If Django is set up otherwise in this process.
+        InvalidValue: If an option breaks its rule.
+    """
+    options = options or DjangoOptions.from_environment()
+    attach(application, options)
+    from django.core.asgi import get_asgi_application
+
+    app: Any = get_asgi_application()
+    return AsgiFace(app, application=application, ours=_ours(options), waiting=waiting)
+
+
+def _ours(options: DjangoOptions) -> Callable[[str, str], bool]:
+    if not options.admin:
+        return lambda _, __: True
+    return lambda _, path: not path.startswith(_PANEL) and path != "/admin"
