@@ -14,6 +14,7 @@
 :mod:`longshore.serving.grpc_app`          the gRPC face, of V2
 :mod:`longshore.serving.messages`          the messages of gRPC
 :mod:`longshore.serving.process`           what every server process begins with: its arguments, the model, signals
+:mod:`longshore.serving.listeners`         Uvicorn or Daphne on a socket
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining
 :mod:`longshore.serving.kserve_app`        the face inside KServe's own model server
 :mod:`longshore.serving.kserve_server`     the process around that

@@ -18,17 +18,15 @@ import signal
 import socket
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import uvicorn
-import uvloop
-
 from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
+from longshore.serving.listeners import SERVERS, DaphneListener, Listener, UvicornListener, check_daphne, run
 from longshore.serving.process import add_model_arguments, load_predictor, log_failure, set_up
 from longshore.spec.service import FRAMEWORKS
 
@@ -49,48 +47,26 @@ _LOCK_SECONDS: Final = 5.0
 _log = logging.getLogger("longshore.serving")
 
 
-class _Listener(uvicorn.Server):
-    """Uvicorn on one socket; signals are the process's business."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class _Process:
     """The listeners of a revision and how they end."""
 
     def __init__(
         self,
         application: Application,
-        app: Any,
+        listener: Callable[[socket.socket], Listener],
         rpc: GrpcServer | None,
         private: socket.socket,
         drain_seconds: float,
     ) -> None:
         self._application = application
+        self._listener = listener
         self._rpc = rpc
         self._private = private
         self._public: socket.socket | None = None
         self._drain_seconds = drain_seconds
-        self._listeners: list[_Listener] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[Listener] = []
+        self._ends = list[asyncio.Task[None]]()
         self._retired = asyncio.Event()
-        self._config = uvicorn.Config(
-            app,
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            timeout_graceful_shutdown=max(1, round(drain_seconds)),
-        )
 
     async def run(self, control: Path | None, ready: Callable[[], None]) -> None:
         """Serve until told to retire, by a signal or through the control socket."""
@@ -109,15 +85,9 @@ class _Process:
             await self._drain()
 
     async def _listen(self, sock: socket.socket) -> None:
-        listener = _Listener(self._config)
-        task = asyncio.create_task(listener.serve(sockets=[sock]))
+        listener = self._listener(sock)
+        await listener.start()
         self._listeners.append(listener)
-        self._tasks.append(task)
-        up = asyncio.create_task(listener.up.wait())
-        await asyncio.wait([task, up], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            up.cancel()
-            task.result()
 
     def _control(self, loop: asyncio.AbstractEventLoop, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""
@@ -140,14 +110,14 @@ class _Process:
         await self._listen(sock)
         self._public = sock
         if former is not None:
-            former.should_exit = True
+            former.stop_accepting()
+            self._ends.append(asyncio.create_task(former.end()))
 
     def _retire(self) -> None:
         """Accept no more."""
         self._application.draining = True
         for listener in self._listeners:
-            for server in listener.servers:
-                server.close()
+            listener.stop_accepting()
         self._retired.set()
 
     async def _retire_soon(self) -> None:
@@ -157,15 +127,13 @@ class _Process:
         """Answer what has begun, and let clients close their connections before this end does."""
         started = time.monotonic()
         rpc = None if self._rpc is None else asyncio.create_task(self._end_rpc(self._rpc))
-        # uvicorn tells nobody when a connection ends, so its list is looked at now and then
+        # a server tells nobody when a connection ends, so its list is looked at now and then
         while self._connections():
             waited = time.monotonic() - started
             if waited > self._drain_seconds or (waited > _IDLE_SECONDS and not self._requests()):
                 break
             await asyncio.sleep(_TICK_SECONDS)
-        for listener in self._listeners:
-            listener.should_exit = True
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._ends, *(listener.end() for listener in self._listeners))
         if rpc is not None:
             await rpc
 
@@ -175,10 +143,10 @@ class _Process:
         await asyncio.to_thread(rpc.stop(self._drain_seconds - linger).wait)
 
     def _connections(self) -> int:
-        return sum(len(listener.server_state.connections) for listener in self._listeners)
+        return sum(listener.connections for listener in self._listeners)
 
     def _requests(self) -> int:
-        return sum(len(listener.server_state.tasks) for listener in self._listeners)
+        return sum(listener.requests for listener in self._listeners)
 
 
 class _Notify:
@@ -203,6 +171,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
     add_model_arguments(parser)
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
+    parser.add_argument("--server", default="uvicorn", help="what listens: uvicorn, or daphne (with django)")
     parser.add_argument("--require-token", action="store_true", help="refuse requests without a user's token (django)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
@@ -239,7 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _log.info("revision %s is ready on port %d%s", options.revision, port, spoken)
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
-    _run(functools.partial(_Process, application, app, rpc, private, options.drain_seconds), options.control, ready)
+    async def serve() -> None:
+        kind = DaphneListener if options.server == "daphne" else UvicornListener
+        listener = functools.partial(kind, app, drain_seconds=options.drain_seconds)
+        process = _Process(application, listener, rpc, private, options.drain_seconds)
+        await process.run(options.control, ready)
+
+    run(options.server, serve())
     _log.info("revision %s has ended", options.revision)
     return 0
 
@@ -247,6 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _load(options: Namespace) -> tuple[Application, Any, GrpcServer | None]:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
+    if options.server not in SERVERS:
+        raise InvalidValue("server", options.server, f"use one of {', '.join(SERVERS)}")
+    if options.server == "daphne":
+        check_daphne()
     from longshore.serving.application import Application
 
     application = Application.of(load_predictor(options))
@@ -280,11 +259,3 @@ def _grpc(application: Application, options: Namespace) -> GrpcServer:
         raise MissingExtra("serving over gRPC", "grpcio", "serve") from error
     seconds = options.grpc_connection_seconds or CONNECTION_SECONDS
     return GrpcServer(application, options.host, options.grpc_port, connection_seconds=seconds)
-
-
-def _run(process: Callable[[], _Process], control: Path | None, ready: Callable[[], None]) -> None:
-    async def serve() -> None:
-        await process().run(control, ready)
-
-    # asyncio's own loop drops a connection that it has accepted but not yet set up when its listener is closed
-    uvloop.run(serve())
