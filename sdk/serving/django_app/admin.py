@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from typing import Any, Final
 
 from django.contrib import admin, messages
@@ -11,13 +10,13 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 
+from longshore.serving.django_app.cells import as_cell
 from longshore.serving.django_app.models import Prediction, ServedModel, Token
 from longshore.serving.django_app.tokens import create_token, revoke
 
 __all__ = ["PredictionAdmin", "ServedModelAdmin", "TokenAdmin"]
 
 _CSV_ROWS: Final = 50_000
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 admin.site.site_header = admin.site.site_title = "longshore"
 admin.site.index_title = "Model server"
@@ -78,16 +77,6 @@ class PredictionAdmin(_ReadOnly):
         for row in rows.iterator(chunk_size=1000):
             lines.writerow([as_cell(getattr(row, name)) for name in names])
         return response
-
-
-def as_cell(value: Any) -> Any:
-    """A value as a spreadsheet may have it: text that came from a client is no formula."""
-    if value is None or isinstance(value, int | float):
-        return value
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False)
-    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 @admin.register(ServedModel)
