@@ -116,12 +116,14 @@ class DaphneListener:
     def __init__(self, app: Any, sock: socket.socket, drain_seconds: float) -> None:
         from daphne.http_protocol import HTTPFactory
         from daphne.server import Server
+        from daphne.ws_protocol import WebSocketFactory
         from twisted.protocols import policies
 
         self._socket, self._drain_seconds = sock, drain_seconds
         self._server = Server(app, endpoints=["given"], signal_handlers=False, server_name="")
         # what Daphne's run() does, but for the reactor, which runs already
         self._server.connections = {}
+        self._server.ws_factory = WebSocketFactory(self._server)
         # it keeps the connections that are open
         wrapping: Any = policies.WrappingFactory
         self._factory = wrapping(HTTPFactory(self._server))
@@ -140,7 +142,10 @@ class DaphneListener:
 
     def stop_accepting(self) -> None:
         if self._port is not None:
+            # what the kernel has accepted would be reset
+            self._port.doRead()
             self._port.stopListening()
+            self._socket.close()
             self._port = None
 
     async def end(self) -> None:
