@@ -71,8 +71,10 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra local --extra flask --extra django --extra xgboost --extra lightgbm --extra onnx \
 		--extra kserve --extra s3 \
 		--custom-compile-command "make lock" setup.cfg requirements/dev.in -o requirements/dev.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--custom-compile-command "make lock" requirements/mlflow.in -o requirements/mlflow.txt
+	@for peer in bentoml mlflow mlserver seldon; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--custom-compile-command "make lock" requirements/$$peer.in -o requirements/$$peer.txt; \
+	done
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra all --constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,7 @@ class MatrixReader:
 
     def __init__(self, signature: Signature) -> None:
         names = signature.names
-        self._names, self._width = frozenset(names), len(names)
+        self._names, self._width = names, len(names)
         self._cells: Callable[[Any], Any] = itemgetter(*names)
         if len(names) == 1:
             # given one name it gives no tuple
@@ -79,6 +79,15 @@ class MatrixReader:
         except OverflowError:
             return None
 
+    def table(self, table: Mapping[str, Any]) -> np.ndarray | None:
+        """Arrays of numbers by column, likewise."""
+        arrays = [table[name] for name in self._names if isinstance(table.get(name), np.ndarray)]
+        if not self._plain or len(arrays) != len(self._names) or not len(arrays[0]):
+            return None
+        if any(array.dtype.kind not in "fiu" for array in arrays):
+            return None
+        return self._checked(np.stack(arrays, axis=1).astype(np.float64))
+
     def _checked(self, matrix: np.ndarray) -> np.ndarray | None:
         if not np.isfinite(matrix).all():
             return None
@@ -95,7 +104,8 @@ def take_arrays(loaded: LoadedModel) -> MatrixReader | None:
     """Have a model take arrays from now on, if its columns are numbers and it gives the same answers.
 
     Estimators that have seen a table remember its names and warn about what has none, and a ColumnTransformer looks
-    its columns up by name, so this copy is made to go by position. Whether that changes anything is tried with the card's example.
+    its columns up by name, so this copy is made to go by position. Whether that changes anything is tried with the
+    card's example.
 
     Args:
         loaded: The model. If this gives a reader, only arrays are to be given to it afterwards.

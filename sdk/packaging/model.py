@@ -188,14 +188,15 @@ def verify(directory: Path, digest: str | None = None) -> None:
     _verified_card(directory, digest)
 
 
-def _verified_card(directory: Path, digest: str | None) -> ModelCard:
+def _verified_card(directory: Path, digest: str | None) -> tuple[ModelCard, str]:
     _check_directory(directory)
     try:
         actual = {name: _file_digest(path) for name, path in _files(directory)}
     except OSError as error:
         raise StorageError(f"{directory} could not be read: {error.strerror or error}") from error
     # the whole first: a card that was tampered with is not even parsed
-    if digest is not None and (found := _combine(actual)) != digest:
+    found = _combine(actual)
+    if digest is not None and found != digest:
         raise DigestMismatch(str(directory), digest, found)
     card = read_card(directory)
     _check_names(directory, card)
@@ -206,7 +207,7 @@ def _verified_card(directory: Path, digest: str | None) -> ModelCard:
     for name, expected in card.files.items():
         if actual[name] != expected:
             raise DigestMismatch(str(directory / name), expected, actual[name])
-    return card
+    return card, found
 
 
 def _check_names(directory: Path, card: ModelCard) -> None:
@@ -223,11 +224,13 @@ class LoadedModel:
         model: The fitted estimator, or what has its ``predict`` and, for probabilities, ``predict_proba``.
         card: Its card.
         directory: Where it was loaded from.
+        digest: Digest that the directory had then.
     """
 
     model: Any
     card: ModelCard
     directory: Path
+    digest: str | None = None
 
     def predict(self, frame: pd.DataFrame | np.ndarray, *, conformed: bool = False) -> np.ndarray:
         """Predict one value for each row.
@@ -286,7 +289,7 @@ def load_model(directory: Path, digest: str | None = None) -> LoadedModel:
         MissingExtra: If a library that the model needs is not installed.
         ModelError: If the directory is incomplete or the model cannot be loaded.
     """
-    card = _verified_card(directory, digest)
+    card, found = _verified_card(directory, digest)
     _check_libraries(directory, card)
     name = _ONNX_FILE if card.format == "onnx" else MODEL_FILE
     if name not in card.files:
@@ -300,8 +303,8 @@ def load_model(directory: Path, digest: str | None = None) -> LoadedModel:
     if card.format == "onnx":
         from longshore.packaging.onnx import load_onnx
 
-        return LoadedModel(model=load_onnx(content, card, str(path)), card=card, directory=directory)
-    return LoadedModel(model=_unpickle(path, content), card=card, directory=directory)
+        return LoadedModel(model=load_onnx(content, card, str(path)), card=card, directory=directory, digest=found)
+    return LoadedModel(model=_unpickle(path, content), card=card, directory=directory, digest=found)
 
 
 def _unpickle(path: Path, content: bytes) -> Any:

@@ -31,6 +31,7 @@ __all__ = [
     "Answer",
     "Application",
     "Exchange",
+    "Found",
     "Recorded",
     "Request",
     "Route",
@@ -138,6 +139,10 @@ class Route:
     open: bool = False
 
 
+Found = tuple[Route, Mapping[str, str]]
+"""A route, and the parameters in the path."""
+
+
 class Application:
     """Answers requests for the versions of one model.
 
@@ -153,6 +158,7 @@ class Application:
     Attributes:
         draining: Set to True, readiness is refused and each connection closed with its next answer; predictions go on
             being answered.
+        reload: Loads the versions anew, if they can be; takes its time, and says whether it went well.
     """
 
     def __init__(
@@ -168,6 +174,12 @@ class Application:
         self.authorise, self.record = authorise, record
         self.metrics: Metrics = models.default.metrics
         self.draining = False
+        self.reload: Callable[[], bool] | None = None
+
+    def close(self) -> None:
+        """Finish what is written beside the answers; no request is to come any more."""
+        if (capture := self.models.default.capture) is not None:
+            capture.close()
 
     @classmethod
     def of(cls, *predictors: Predictor, **options: Any) -> Application:
@@ -239,8 +251,11 @@ class Exchange:
         given = headers.get(b"x-request-id")
         self.request_id = given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else os.urandom(12).hex()
 
-    def begin(self) -> Answer | None:
+    def begin(self, found: Found | None = None) -> Answer | None:
         """Find who answers.
+
+        Args:
+            found: What :func:`find_route` says, where it is known already.
 
         Returns:
             The answer, or None for a prediction, whose body is wanted.
@@ -249,7 +264,7 @@ class Exchange:
             RequestError: 401, 404, 405, 413 or 415.
         """
         application = self._application
-        found = find_route(self.method, self.path)
+        found = found or find_route(self.method, self.path)
         if found is None:
             raise _no_route(self.method, self.path)
         route, parameters = found
@@ -281,16 +296,20 @@ class Exchange:
             RequestError: If it is no such request.
         """
         self._size = len(body)
+        call = self._read(body)
+        self._rows = len(call.ask)
+        if self.predictor.capture is None:
+            return call
+        return replace(call, ask=replace(call.ask, request_id=self.request_id))
+
+    def _read(self, body: bytes) -> Call:
         if self._protocol == "v1":
             self._asked = protocol.parse(body)
-            call = protocol.read_v1(self.predictor, self._asked)
-        else:
-            length = self._headers.get(b"inference-header-content-length")
-            self._asked = protocol.parse(body) if length is None else tensors.split(body, length)
-            self._binary = tensors.binary_outputs(self._asked)
-            call = protocol.read_v2(self.predictor, self._asked)
-        self._rows = len(call.ask)
-        return call
+            return protocol.read_v1(self.predictor, self._asked)
+        length = self._headers.get(b"inference-header-content-length")
+        self._asked = content = protocol.parse_v2(body) if length is None else tensors.split(body, length)
+        self._binary = tensors.binary_outputs(content)
+        return protocol.read_v2(self.predictor, content)
 
     def predicted(self, call: Call, prediction: Prediction) -> Answer:
         """The answer to a prediction."""
@@ -376,7 +395,7 @@ class Exchange:
 
 
 @lru_cache(maxsize=1024)
-def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+def find_route(method: str, path: str) -> Found | None:
     """The route that answers a path, and the parameters in it; None if there is none."""
     for route, pattern in _PATTERNS:
         if route.method == method and (found := pattern.fullmatch(path)) is not None:

@@ -1,55 +1,44 @@
-"""The application as ASGI, in front of whatever else a framework has to answer."""
+"""The application as ASGI."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from longshore.serving.application import Application, Exchange
+from longshore.serving.application import Application, Exchange, Found
 from longshore.serving.batching import WAITING, BatchQueue
 from longshore.serving.core import Predictor
 from longshore.serving.protocol import ClientGone
 
-__all__ = ["AsgiFace"]
+__all__ = ["AsgiFace", "Receive", "Scope", "Send"]
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AsgiFace:
-    """Answers what is the application's; all else goes on to the application behind it.
-
-    What waits while the model is busy is predicted together, and the event loop goes on meanwhile.
+    """The application for an ASGI server, or in front of what another application answers.
 
     Args:
-        app: The application behind it.
         application: What answers.
-        ours: Says of a method and a path whether they are the application's.
-        waiting: At most so many requests wait for the model; more are answered with 503.
+        waiting: At most so many requests wait for a model; more are answered with 503.
     """
 
-    def __init__(
-        self, app: App, *, application: Application, ours: Callable[[str, str], bool], waiting: int = WAITING
-    ) -> None:
-        self._app, self._application, self._ours, self._waiting = app, application, ours, waiting
+    def __init__(self, application: Application, waiting: int = WAITING) -> None:
+        self._application, self._waiting = application, waiting
         self._queues = WeakKeyDictionary[Predictor, BatchQueue]()
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, found: Found | None = None) -> None:
         application = self._application
-        if scope["type"] != "http" or not self._ours(scope["method"], scope["path"]):
-            await self._app(scope, receive, send)
-            return
+        # what the route is can be known already
         exchange = Exchange(application, scope["method"], scope["path"], dict(scope["headers"]))
         try:
-            answer = exchange.begin()
+            answer = exchange.begin(found)
             if answer is None:
                 call = exchange.read(await _body(receive, exchange, application.body_limit))
-                async with asyncio.timeout(application.seconds):
-                    prediction = await self._queue(exchange.predictor).predict(call.ask)
+                prediction = await self._queue(exchange.predictor).predict(call.ask)
                 answer = exchange.predicted(call, prediction)
         except ClientGone:
             exchange.gone()
@@ -67,7 +56,9 @@ class AsgiFace:
     def _queue(self, predictor: Predictor) -> BatchQueue:
         found = self._queues.get(predictor)
         if found is None:
-            found = self._queues[predictor] = BatchQueue(predictor, waiting=self._waiting)
+            found = self._queues[predictor] = BatchQueue(
+                predictor, waiting=self._waiting, seconds=self._application.seconds
+            )
         return found
 
 

@@ -24,6 +24,7 @@ from longshore.packaging import (
     rows_to_frame,
     take_arrays,
 )
+from longshore.serving.capture import Capture
 from longshore.serving.drift import BinCounter
 from longshore.serving.metrics import Metrics
 
@@ -63,6 +64,7 @@ class Ask:
         tensor: Values of all columns, in the order of the signature: row by row in one list, or as an array of
             numbers ``[n, columns]``.
         probabilities: Whether to give the probability of each class as well.
+        request_id: Id of the request, if it has one.
     """
 
     rows: Sequence[Row] = ()
@@ -70,6 +72,22 @@ class Ask:
     table: Mapping[str, Sequence[Any] | np.ndarray] | None = None
     tensor: Tensor | None = None
     probabilities: bool = False
+    request_id: str = ""
+
+    def by_column(self, names: Sequence[str]) -> dict[str, Any]:
+        """The values by column.
+
+        Args:
+            names: Columns of the signature.
+        """
+        if self.tensor is not None:
+            return self.tensor.by_column(names)
+        if self.table is not None:
+            return {name: self.table[name] for name in names}
+        rows = [
+            row if isinstance(row, Mapping) else dict(zip(self.columns or names, row, strict=True)) for row in self.rows
+        ]
+        return {name: [row.get(name) for row in rows] for name in names}
 
     def __len__(self) -> int:
         if self.tensor is not None:
@@ -90,6 +108,13 @@ class Tensor:
 
     values: list[Any] | np.ndarray
     shape: tuple[int, int]
+
+    def by_column(self, names: Sequence[str]) -> dict[str, Any]:
+        """The values by column, in their order."""
+        rows, width = self.shape
+        if isinstance(self.values, np.ndarray):
+            return dict(zip(names, self.values.reshape(rows, width).T, strict=True))
+        return {name: self.values[index::width] for index, name in enumerate(names)}
 
 
 @dataclass(slots=True, eq=False)
@@ -114,10 +139,12 @@ class Predictor:
         revision: The revision that serves it.
         batch_rows: At most so many rows of several requests are predicted together; 1 predicts each by itself.
         metrics: Where the server counts; by default one of the predictor's own.
+        capture: Writes a share of the requests down; None writes none.
 
     Attributes:
         metrics: Where the server counts.
         counts: What is counted of this predictor.
+        capture: Writes a share of the requests down.
         gives_probabilities: Whether the model knows the probability of each class.
     """
 
@@ -131,6 +158,7 @@ class Predictor:
         revision: str,
         batch_rows: int = BATCH_ROWS,
         metrics: Metrics | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self._model = model
         self._turn = threading.Lock()
@@ -138,6 +166,7 @@ class Predictor:
         self.batch_rows = batch_rows
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
         self._reader: MatrixReader | None = None
+        self.capture = capture
         self.gives_probabilities = model.card.task == "classification" and hasattr(model.model, "predict_proba")
         self.metrics = metrics or Metrics(model=name, revision=revision)
         self.counts = self.metrics.of_version(version, digest, {bins.name: bins.size for bins in model.card.baseline})
@@ -155,6 +184,7 @@ class Predictor:
         revision: str,
         batch_rows: int = BATCH_ROWS,
         metrics: Metrics | None = None,
+        capture: Capture | None = None,
     ) -> Predictor:
         """Load a model directory; the digest is checked before anything in it is executed.
 
@@ -175,6 +205,7 @@ class Predictor:
             revision=revision,
             batch_rows=batch_rows,
             metrics=metrics,
+            capture=capture,
         )
         try:
             frame = rows_to_frame(predictor.card.signature, predictor.card.example)
@@ -188,6 +219,22 @@ class Predictor:
                 "the versions of its libraries in model.json and those installed here may be too far apart"
             ) from error
         return predictor
+
+    @property
+    def content(self) -> str | None:
+        """Digest that the directory had when it was loaded."""
+        return self._model.digest
+
+    def retire(self, others: Sequence[Predictor]) -> None:
+        """It is asked no more, but for what has begun.
+
+        Args:
+            others: What is served from now on.
+        """
+        self._bins.retire()
+        self.metrics.forget(self._bins.flush)
+        if (self.version, self.digest) not in {(other.version, other.digest) for other in others}:
+            self.metrics.hide(self.version, self.digest)
 
     @property
     def card(self) -> ModelCard:
@@ -260,6 +307,14 @@ class Predictor:
 
     def _answer(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         """A prediction or an error for each; what is wrong with one is no other's business."""
+        outcomes = self._outcomes(asks)
+        if self.capture is not None:
+            for ask, outcome in zip(asks, outcomes, strict=True):
+                if isinstance(outcome, Prediction):
+                    self.capture.offer(self, ask, outcome)
+        return outcomes
+
+    def _outcomes(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         if len(asks) > 1:
             try:
                 return self._together(asks)
@@ -301,14 +356,16 @@ class Predictor:
         matrix = None
         if ask.tensor is not None:
             matrix = reader.tensor(ask.tensor.values, ask.tensor.shape)
-        elif ask.table is None and ask.columns is None:
+        elif ask.table is not None:
+            matrix = reader.table(ask.table)
+        elif ask.columns is None:
             matrix = reader.rows(ask.rows)
         return self._frame(ask).to_numpy(dtype=np.float64) if matrix is None else matrix
 
     def _frame(self, ask: Ask) -> pd.DataFrame:
         signature = self.card.signature
         if ask.tensor is not None:
-            return columns_to_frame(signature, _columns(ask.tensor, signature.names))
+            return columns_to_frame(signature, ask.tensor.by_column(signature.names))
         if ask.table is not None:
             return columns_to_frame(signature, ask.table)
         return rows_to_frame(signature, ask.rows, columns=ask.columns)
@@ -328,13 +385,6 @@ class Predictor:
         values = self._model.predict(features, conformed=True)
         shares = self._model.predict_proba(features, conformed=True) if probabilities else None
         return Prediction(values=_plain(values), probabilities=None if shares is None else _plain(shares))
-
-
-def _columns(tensor: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    rows, width = tensor.shape
-    if isinstance(tensor.values, np.ndarray):
-        return dict(zip(names, tensor.values.reshape(rows, width).T, strict=True))
-    return {name: tensor.values[index::width] for index, name in enumerate(names)}
 
 
 def _joined(parts: Sequence[Features]) -> Features:

@@ -31,7 +31,7 @@ class BinCounter:
         self._baseline, self._names, self._counts = baseline, names, counts
         self._lock = threading.Lock()
         self._kept: list[pd.DataFrame | np.ndarray] = []
-        self._rows = 0
+        self._rows, self._limit = 0, _ROWS
 
     def add(self, features: pd.DataFrame | np.ndarray) -> None:
         """Have rows counted, at once or later.
@@ -44,7 +44,7 @@ class BinCounter:
         with self._lock:
             self._kept.append(features)
             self._rows += len(features)
-            due = self._rows >= _ROWS
+            due = self._rows >= self._limit
         if due:
             self.flush()
 
@@ -58,3 +58,8 @@ class BinCounter:
             frames.append(pd.DataFrame(np.concatenate(arrays), columns=list(self._names), copy=False))
         for frame in frames:
             self._counts.count_bins(bin_counts(self._baseline, frame))
+
+    def retire(self) -> None:
+        """Nobody looks any more: what comes is counted at once."""
+        self._limit = 0
+        self.flush()

@@ -29,6 +29,20 @@ _CLOSE: Final = (b"connection", b"close")
 _log = logging.getLogger("longshore.serving")
 
 
+class _App(FastAPI):
+    """FastAPI, asked only for what the application has no route for."""
+
+    face: AsgiFace | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.face is not None and scope["type"] == "http":
+            found = find_route(scope["method"], scope["path"])
+            if found is not None:
+                await self.face(scope, receive, send, found)
+                return
+        await super().__call__(scope, receive, send)
+
+
 def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
     """The web application of one model.
 
@@ -37,7 +51,7 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
         waiting: At most so many requests wait for the model; more are answered with 503.
     """
     predictor = application.models.default
-    app = FastAPI(
+    app = _App(
         title=predictor.name,
         version=predictor.version or "unversioned",
         description=(
@@ -48,7 +62,6 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
     )
     app.state.application = application
     for route in ROUTES:
-        versioned = "{version}" in route.template
         app.add_api_route(
             route.template,
             _documented,
@@ -56,17 +69,14 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
             summary=route.summary,
             tags=[route.tag],
             operation_id=re.sub(r"\W+", "_", f"{route.method}{route.template}").lower(),
-            openapi_extra=openapi.operation(route, application.models),
-            include_in_schema=not versioned or bool(application.models.versions),
         )
+    plain = app.openapi
+    # not kept: what is served can change
+    app.openapi = lambda: openapi.describe(plain(), application.models)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Observed, application=application)
-    app.add_middleware(AsgiFace, application=application, ours=_ours, waiting=waiting)
+    app.face = AsgiFace(application, waiting)
     return app
-
-
-def _ours(method: str, path: str) -> bool:
-    return find_route(method, path) is not None
 
 
 async def _documented() -> Response:

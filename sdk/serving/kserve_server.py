@@ -9,10 +9,14 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import ArgumentParser, Namespace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from longshore.errors import MissingExtra
-from longshore.serving.process import add_model_arguments, load_predictor, log_failure, set_up
+from longshore.errors import InvalidValue, MissingExtra
+from longshore.serving.process import add_model_arguments, log_failure, set_up, source_of
+
+if TYPE_CHECKING:
+    from longshore.serving.core import Predictor
+    from longshore.serving.models import Models
 
 __all__ = ["main"]
 
@@ -42,12 +46,13 @@ def main() -> int:
         import kserve.model_server
 
         from longshore.serving.kserve_app import ModelServer, ServedModel, observe
+        from longshore.serving.loading import load_models
     except ModuleNotFoundError as error:
         _log.error("%s", MissingExtra(f"KServe's model server (which lacks {error.name!r})", "kserve", "kserve"))
         return 1
     options = _parse(kserve.model_server.parser)
     try:
-        predictor = load_predictor(options)
+        predictor = _only(load_models(source_of(options)))
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
         log_failure(options.model, error)
         return 1
@@ -55,6 +60,12 @@ def main() -> int:
     ModelServer(options.drain_seconds).start([ServedModel(predictor)])
     _log.info("revision %s has ended", options.revision)
     return 0
+
+
+def _only(models: Models) -> Predictor:
+    if len(models.predictors) > 1:
+        raise InvalidValue("model", models.versions, "KServe's server has no versions: name the directory of one")
+    return models.default
 
 
 def _parse(theirs: ArgumentParser) -> Namespace:

@@ -72,6 +72,9 @@ class UvicornListener:
                 lifespan="off",
                 access_log=False,
                 log_level="warning",
+                # nothing here asks who the client is
+                proxy_headers=False,
+                server_header=False,
                 timeout_graceful_shutdown=max(1, round(drain_seconds)),
             )
         )

@@ -87,6 +87,20 @@ class Metrics:
             ["feature", "bin", "version", "revision"],
             registry=self.registry,
         )
+        reloads = Counter(
+            "longshore_reloads",
+            "Times that the models were loaded anew while they served; a failure leaves those before in place.",
+            ["revision", "outcome"],
+            registry=self.registry,
+        )
+        self._reloads = {True: reloads.labels(revision, "failure"), False: reloads.labels(revision, "success")}
+        captures = Counter(
+            "longshore_captured_requests",
+            "Requests that were to be captured: written, or dropped as the disk was full or slow.",
+            ["revision", "outcome"],
+            registry=self.registry,
+        )
+        self._captures = {True: captures.labels(revision, "written"), False: captures.labels(revision, "dropped")}
         self._info = Gauge(
             "longshore_model_info",
             "The model that is served; always 1.",
@@ -117,10 +131,22 @@ class Metrics:
             },
         )
 
-    def forget(self, version: str | None, digest: str | None) -> None:
-        """A version is served no more; what it has counted stays."""
+    def hide(self, version: str | None, digest: str | None) -> None:
+        """A model is served no more; what it has counted stays."""
         model, revision = self._labels
         self._info.remove(model, version or "", revision, digest or "")
+
+    def reloaded(self, *, failed: bool) -> None:
+        """Count that the models were loaded anew, or could not be."""
+        self._reloads[failed].inc()
+
+    def captured(self, *, written: bool) -> None:
+        """Count a request that was to be captured."""
+        self._captures[written].inc()
+
+    def forget(self, work: Callable[[], None]) -> None:
+        """Undo :meth:`before_collect`."""
+        self._before_collect.remove(work)
 
     def before_collect(self, work: Callable[[], None]) -> None:
         """Have something counted that is only counted when somebody looks."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from longshore.packaging import Column, Signature
-from longshore.serving.application import Route
+from longshore.serving.application import ROUTES, Route
 from longshore.serving.core import Predictor
 from longshore.serving.models import Models
 from longshore.serving.protocol import column_type, model_v2
 
-__all__ = ["operation"]
+__all__ = ["describe"]
 
 _JSON_TYPES: Final = {"number": "number", "integer": "integer", "boolean": "boolean"}
 _SHOWN_CATEGORIES: Final = 20
@@ -24,13 +24,24 @@ _ERROR: Final = {
 Operation = dict[str, Any]
 
 
-def operation(route: Route, models: Models) -> Operation:
-    """What the document says of a route, beside its summary.
+def describe(document: Mapping[str, Any], models: Models) -> dict[str, Any]:
+    """A document with what is served.
 
     Args:
-        route: The route.
+        document: It has the application's routes, and nothing of the model.
         models: The versions that are served; the default one's columns are shown.
     """
+    paths = {path: dict(operations) for path, operations in document["paths"].items()}
+    for route in ROUTES:
+        if "{version}" in route.template and not models.versions:
+            del paths[route.template]
+        else:
+            operations = paths[route.template]
+            operations[route.method.lower()] = {**operations[route.method.lower()], **_operation(route, models)}
+    return {**document, "paths": paths}
+
+
+def _operation(route: Route, models: Models) -> Operation:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": values}}
         for name, values in (("model", [models.name]), ("version", models.versions))

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import sys
-import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longshore.errors import LongshoreError
-from longshore.storage import fetch_directory
+from longshore.errors import InvalidValue, LongshoreError
+from longshore.spec.checks import check_digest
 
 if TYPE_CHECKING:
-    from longshore.serving.core import Predictor
+    from longshore.serving.loading import Source
 
-__all__ = ["add_model_arguments", "load_predictor", "log_failure", "set_up"]
+__all__ = ["add_model_arguments", "log_failure", "set_up", "settle", "source_of"]
 
 _log = logging.getLogger("longshore.serving")
 
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that say which model is served, as what, and how long its last requests have."""
-    parser.add_argument("--model", required=True, help="directory with model.json: a path or URI")
+    parser.add_argument(
+        "--model", required=True, help="directory with model.json, or with one for each version: a path or URI"
+    )
     parser.add_argument("--name", required=True, help="name of the model in request paths")
     parser.add_argument("--revision", required=True, help="name of this revision")
-    parser.add_argument("--digest", help="digest that the directory must have")
-    parser.add_argument("--model-version", help="version in the registry")
+    parser.add_argument(
+        "--digest", action="append", help="digest that the directory must have; VERSION=DIGEST for each of several"
+    )
+    parser.add_argument("--model-version", help="version in the registry; of several, the one that is the default")
     parser.add_argument("--batch-rows", type=int, help="rows of requests predicted together; 1024 without, 1: never")
+    parser.add_argument("--capture", type=Path, help="directory to write requests and predictions to; none without it")
+    parser.add_argument("--capture-share", type=float, default=1.0, help="share of the requests that is written there")
     parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
 
 
@@ -39,30 +45,45 @@ def set_up() -> None:
     signal.signal(signal.SIGTERM, _leave)
 
 
-def load_predictor(options: Namespace) -> Predictor:
-    """Load the model that the arguments name.
+def source_of(options: Namespace) -> Source:
+    """The model that the arguments name.
 
     Args:
         options: What :func:`add_model_arguments` has read.
 
     Raises:
-        DigestMismatch: If the directory does not have the digest.
-        MissingExtra: If a library that the model needs is not installed.
-        ModelError: If the directory is no model, or the model cannot predict its own example.
-        StorageError: If it cannot be fetched.
+        InvalidValue: If a digest is none, or is given twice.
     """
-    from longshore.serving.core import BATCH_ROWS, Predictor
+    from longshore.serving.core import BATCH_ROWS
+    from longshore.serving.loading import Source
 
-    _log.info("loading %s for revision %s", options.model, options.revision)
-    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
-        return Predictor.load(
-            fetch_directory(options.model, Path(scratch)),
-            name=options.name,
-            digest=options.digest,
-            version=options.model_version,
-            revision=options.revision,
-            batch_rows=options.batch_rows or BATCH_ROWS,
-        )
+    digests = dict[str | None, str]()
+    for given in options.digest or ():
+        version, _, digest = given.rpartition("=")
+        check_digest("digest", digest)
+        if (version or None) in digests:
+            raise InvalidValue("digest", given, "give one for each version")
+        digests[version or None] = digest
+    return Source(
+        uri=options.model,
+        name=options.name,
+        revision=options.revision,
+        version=options.model_version,
+        digests=digests,
+        batch_rows=options.batch_rows or BATCH_ROWS,
+        capture=options.capture,
+        capture_share=options.capture_share,
+    )
+
+
+def settle() -> None:
+    """Collect what is not needed any more, and have garbage collection pass over the rest from now on.
+
+    With the libraries of a model around, each full collection keeps requests waiting for a tenth of a second.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def log_failure(model: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
+import simdjson
 
 from longshore._version import __version__
 from longshore.errors import InputError, ModelError
@@ -39,6 +41,7 @@ __all__ = [
     "measured",
     "model_v2",
     "parse",
+    "parse_v2",
     "predict",
     "read_v1",
     "read_v2",
@@ -49,6 +52,8 @@ __all__ = [
 
 BODY_LIMIT: Final = 32 * 1024 * 1024
 """Largest request in bytes, over any protocol."""
+
+_LARGE_BODY: Final = 32 * 1024
 
 _NOT_JSON: Final = ("NaN", "Infinity")
 _V2_TYPES: Final = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
@@ -382,6 +387,40 @@ def parse(body: bytes) -> dict[str, Any]:
         hint = "; JSON has no NaN and no Infinity: use null for a missing value" if named else ""
         raise RequestError(400, f"the body is not JSON: {error}{hint}") from error
     return _object(content)
+
+
+def parse_v2(body: bytes) -> dict[str, Any]:
+    """A V2 request's body. In a large one, tensors of numbers are read as arrays, which takes a third of the time.
+
+    Raises:
+        RequestError: If it is no JSON object.
+    """
+    if len(body) >= _LARGE_BODY:
+        # whatever it is that cannot be read so, the other way has the words for it
+        with contextlib.suppress(LookupError, RuntimeError, TypeError, ValueError):
+            return _with_arrays(body)
+    return parse(body)
+
+
+def _with_arrays(body: bytes) -> dict[str, Any]:
+    document: Any = simdjson.Parser().parse(body)
+    # asked for by name, as the ways to all of an object's items make lists of what is in them
+    content = {name: _plain(document[name]) for name in document if name != "inputs"}
+    inputs = list[dict[str, Any]]()
+    for position in range(len(document["inputs"])):
+        tensor = document["inputs"][position]
+        described = {name: _plain(tensor[name]) for name in tensor if name != "data"}
+        data = tensor["data"]
+        if not isinstance(data, simdjson.Array):
+            raise TypeError
+        inputs.append({**described, "data": np.frombuffer(data.as_buffer(of_type="d"))})
+    return {**content, "inputs": inputs}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, simdjson.Array):
+        return value.as_list()
+    return value.as_dict() if isinstance(value, simdjson.Object) else value
 
 
 def _object(content: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
 from longshore.serving.listeners import SERVERS, DaphneListener, Listener, UvicornListener, check_daphne, run
-from longshore.serving.process import add_model_arguments, load_predictor, log_failure, set_up
+from longshore.serving.process import add_model_arguments, log_failure, set_up, settle, source_of
 from longshore.spec.service import FRAMEWORKS
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class _Process:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._retire)
+        if (reload := self._application.reload) is not None:
+            loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, reload)
         await self._listen(self._private)
         with contextlib.ExitStack() as cleanup:
             if control is not None:
@@ -136,6 +138,7 @@ class _Process:
         await asyncio.gather(*self._ends, *(listener.end() for listener in self._listeners))
         if rpc is not None:
             await rpc
+        self._application.close()
 
     async def _end_rpc(self, rpc: GrpcServer) -> None:
         linger = min(rpc.linger_seconds, self._drain_seconds)
@@ -227,9 +230,13 @@ def _load(options: Namespace) -> tuple[Application, Any, GrpcServer | None]:
     if options.server == "daphne":
         check_daphne()
     from longshore.serving.application import Application
+    from longshore.serving.loading import Reload, load_models
 
-    application = Application.of(load_predictor(options))
+    source = source_of(options)
+    application = Application(load_models(source))
+    application.reload = Reload(application, functools.partial(load_models, source))
     app = _app(application, options)
+    settle()
     return application, app, None if options.grpc_port is None else _grpc(application, options)
 
 

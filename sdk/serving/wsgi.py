@@ -1,4 +1,4 @@
-"""The application as WSGI, in front of whatever else a framework has to answer."""
+"""The application as WSGI."""
 
 from __future__ import annotations
 
@@ -9,32 +9,26 @@ from typing import Any, Final
 from longshore.serving.application import CLIENT_GONE, Application, Exchange
 from longshore.serving.protocol import ClientGone, RequestError
 
-__all__ = ["WsgiFace"]
+__all__ = ["Environ", "WsgiFace", "path_of"]
 
 Environ = dict[str, Any]
-App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 _PART: Final = 64 * 1024
 _REASONS: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class WsgiFace:
-    """Answers what is the application's; all else goes on to the application behind it.
+    """The application for a WSGI server, or in front of what another application answers.
 
     Args:
-        app: The application behind it.
         application: What answers.
-        ours: Says of a method and a path whether they are the application's.
     """
 
-    def __init__(self, app: App, *, application: Application, ours: Callable[[str, str], bool]) -> None:
-        self._app, self._application, self._ours = app, application, ours
+    def __init__(self, application: Application) -> None:
+        self._application = application
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        # WSGI gives the path's bytes as Latin-1
-        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
-        if not self._ours(method, path):
-            return self._app(environ, start_response)
+        method, path = environ["REQUEST_METHOD"], path_of(environ)
         exchange = Exchange(self._application, method, path, _headers(environ))
         try:
             answer = exchange.begin()
@@ -54,6 +48,11 @@ class WsgiFace:
         headers = [*exchange.headers(answer), ("content-length", str(len(answer.body)))]
         start_response(_REASONS[answer.status], headers)
         return [answer.body]
+
+
+def path_of(environ: Environ) -> str:
+    """The path of a request; WSGI gives its bytes as Latin-1."""
+    return str(environ["PATH_INFO"]).encode("latin-1").decode(errors="replace")
 
 
 def _headers(environ: Environ) -> dict[bytes, bytes]:

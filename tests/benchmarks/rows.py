@@ -47,6 +47,7 @@ def compare(
     *,
     at_most: float | None = None,
     ratio_at_most: float | None = None,
+    ratio_at_least: float | None = None,
 ) -> Row:
     """A row from the values of several runs.
 
@@ -57,7 +58,8 @@ def compare(
         peer: Name of the peer.
         theirs: The peer's values.
         at_most: Goal for the value.
-        ratio_at_most: Goal for the ratio.
+        ratio_at_most: Goal for the ratio, where less is better.
+        ratio_at_least: Goal for the ratio, where more is better.
     """
     value, peer_value = statistics.median(ours), statistics.median(theirs)
     ratio = value / peer_value if peer_value else None
@@ -66,6 +68,8 @@ def compare(
         goal, met = f"<= {at_most:g} {unit}", value <= at_most
     elif ratio_at_most is not None:
         goal, met = f"ratio <= {ratio_at_most:g}", ratio is not None and ratio <= ratio_at_most
+    elif ratio_at_least is not None:
+        goal, met = f"ratio >= {ratio_at_least:g}", ratio is not None and ratio >= ratio_at_least
     return Row(
         name=name,
         value=value,

@@ -136,3 +136,27 @@ def test_an_error_and_a_client_that_goes_away_are_no_others_business():
         return await asyncio.gather(first, good)
 
     assert run(work()) == [["first"], ["good"]]
+
+
+def test_who_waits_too_long_is_told_and_those_behind_go_on():
+    model = Model()
+    model.may.clear()
+
+    async def work():
+        waiting = BatchQueue(model, seconds=0.02)
+        first = asyncio.create_task(values(waiting, "first"))
+        while not model.calls:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(values(waiting, "second"))
+        outcomes = await asyncio.gather(first, second, return_exceptions=True)
+        third = asyncio.create_task(values(waiting, "third"))
+        await asyncio.sleep(0)
+        model.may.set()
+        return outcomes, await third
+
+    outcomes, third = run(work())
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
+    assert third == ["third"]
+    # the model was not asked what nobody waits for
+    assert [["second"]] not in model.calls
+    assert model.calls[0] == [["first"]]

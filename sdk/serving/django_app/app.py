@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import atexit
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from longshore.errors import ConfigError
 from longshore.serving.application import Application
-from longshore.serving.asgi import AsgiFace
+from longshore.serving.asgi import AsgiFace, Receive, Scope, Send
 from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
-from longshore.serving.wsgi import WsgiFace
+from longshore.serving.wsgi import Environ, WsgiFace, path_of
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]
+
+WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PANEL: Final = ("/admin/", "/static/")
 
@@ -97,7 +100,7 @@ def _prepare(options: DjangoOptions) -> None:
         connection.close()
 
 
-def create_wsgi_app(application: Application, options: DjangoOptions | None = None) -> WsgiFace:
+def create_wsgi_app(application: Application, options: DjangoOptions | None = None) -> WsgiApp:
     """The application for a WSGI server such as Gunicorn; to be called in the process that serves, after any fork.
 
     Args:
@@ -112,12 +115,18 @@ def create_wsgi_app(application: Application, options: DjangoOptions | None = No
     attach(application, options)
     from django.core.wsgi import get_wsgi_application
 
-    return WsgiFace(get_wsgi_application(), application=application, ours=_ours(options))
+    face, panel = WsgiFace(application), get_wsgi_application()
+
+    def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        answers: WsgiApp = panel if options.admin and _is_panel(path_of(environ)) else face
+        return answers(environ, start_response)
+
+    return app
 
 
 def create_asgi_app(
     application: Application, options: DjangoOptions | None = None, *, waiting: int = WAITING
-) -> AsgiFace:
+) -> AsgiApp:
     """The application for an ASGI server such as Daphne or Uvicorn.
 
     Args:
@@ -133,11 +142,22 @@ def create_asgi_app(
     attach(application, options)
     from django.core.asgi import get_asgi_application
 
-    app: Any = get_asgi_application()
-    return AsgiFace(app, application=application, ours=_ours(options), waiting=waiting)
+    face = AsgiFace(application, waiting)
+    panel: Any = get_asgi_application()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            # before it is accepted: Daphne answers 403
+            await send({"type": "websocket.close"})
+        elif scope["type"] != "http":
+            raise NotImplementedError(f"there is no {scope['type']} here")
+        elif options.admin and _is_panel(scope["path"]):
+            await panel(scope, receive, send)
+        else:
+            await face(scope, receive, send)
+
+    return app
 
 
-def _ours(options: DjangoOptions) -> Callable[[str, str], bool]:
-    if not options.admin:
-        return lambda _, __: True
-    return lambda _, path: not path.startswith(_PANEL) and path != "/admin"
+def _is_panel(path: str) -> bool:
+    return path.startswith(_PANEL) or path == "/admin"

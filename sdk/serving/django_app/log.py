@@ -16,7 +16,6 @@ from django.utils import timezone
 from prometheus_client import Counter
 
 from longshore.serving.application import Application, Recorded
-from longshore.serving.core import Predictor
 from longshore.serving.django_app.database import prepare
 from longshore.serving.django_app.models import Prediction, ServedModel
 from longshore.serving.django_app.options import DjangoOptions
@@ -64,7 +63,7 @@ class PredictionLog:
     ) -> None:
         self._application, self._options = application, options
         self._prepared = False
-        self._noted: list[Predictor] = []
+        self._noted = set[tuple[str | None, str | None]]()
         self._draw: Callable[[], float] = random.random
         rows = Counter(
             "longshore_prediction_log_rows",
@@ -147,10 +146,12 @@ class PredictionLog:
 
     def _note(self) -> None:
         """Write down what is served, if that has changed."""
-        served = list(self._application.models.predictors)
+        # by name, as what is replaced must not be held
+        predictors = self._application.models.predictors
+        served = {(predictor.version, predictor.digest) for predictor in predictors}
         if served == self._noted:
             return
-        for predictor in served:
+        for predictor in predictors:
             card = predictor.card
             ServedModel.objects.update_or_create(
                 name=predictor.name,
