@@ -475,4 +475,4 @@ def observe_endpoint(endpoint: Endpoint, model: ModelSource) -> tuple[ServingSta
     with _reached(replace(endpoint, url=endpoint.revision_url or endpoint.url)) as reachable:
         samples = read_metrics(f"{reachable.url.rstrip('/')}/metrics")
     stats = summarise(samples, revision=endpoint.revision)
-    return stats, assess(_card(model).baseline, bin_counts(samples, revision=endpoint.revision))
+    return stats, assess(_card(model).baseline, bin_counts(samples, revision=endpoint.revision, version=model.version))

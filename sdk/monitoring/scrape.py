@@ -152,12 +152,15 @@ def _rising(counts: Sequence[float]) -> list[float]:
     return rising
 
 
-def bin_counts(samples: Iterable[Sample], *, revision: str | None = None) -> dict[str, list[int]]:
+def bin_counts(
+    samples: Iterable[Sample], *, revision: str | None = None, version: str | None = None
+) -> dict[str, list[int]]:
     """How many values of each feature fell in each bin of the training data.
 
     Args:
         samples: What :func:`read_metrics` gave.
         revision: Count only what this revision was asked; None counts all.
+        version: Count only what this version of the model was asked, whose bins these are; None counts all.
 
     Returns:
         Counts by feature, index by index up to the last bin that the server names.
@@ -166,6 +169,8 @@ def bin_counts(samples: Iterable[Sample], *, revision: str | None = None) -> dic
     for sample in samples:
         index = sample.labels.get("bin", "")
         if sample.name != _BINS or not _is_of(sample.labels, revision) or not (index.isascii() and index.isdecimal()):
+            continue
+        if version is not None and sample.labels.get("version", version) != version:
             continue
         bins = found.setdefault(sample.labels.get("feature", ""), defaultdict(float))
         bins[int(index)] += sample.value

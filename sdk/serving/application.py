@@ -61,7 +61,7 @@ class Request:
         method: Its method, in capitals.
         path: Its path, decoded, without the query.
         headers: Its headers, by name in small letters.
-        body: Its body, which the face has read up to :attr:`Application.body_limit`.
+        body: Its body; a face stops reading once it is over :attr:`Application.body_limit`.
     """
 
     method: str
@@ -192,6 +192,8 @@ class Application:
         try:
             answer = exchange.begin()
             if answer is None:
+                if len(request.body) > self.body_limit:
+                    raise exchange.too_large()
                 call = exchange.read(request.body)
                 answer = exchange.predicted(call, exchange.predictor.answer(call.ask, seconds=self.seconds))
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told

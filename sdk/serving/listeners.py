@@ -8,17 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Coroutine, Iterator
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Protocol
 
 import uvicorn
 import uvloop
 
 from longshore.errors import MissingExtra
 
-__all__ = ["SERVERS", "DaphneListener", "Listener", "UvicornListener", "check_daphne", "run"]
-
-SERVERS: Final = ("uvicorn", "daphne")
+__all__ = ["DaphneListener", "Listener", "UvicornListener", "check_daphne", "listener_of", "run_loop"]
 
 
 class Listener(Protocol):
@@ -108,7 +106,7 @@ class UvicornListener:
 
 
 class DaphneListener:
-    """Daphne on one socket, within :func:`run` for Daphne.
+    """Daphne on one socket, within :func:`run_loop` for Daphne.
 
     Args:
         app: The ASGI application.
@@ -172,11 +170,23 @@ class DaphneListener:
         return [details["application_instance"] for details in known if "application_instance" in details]
 
 
-def run(server: str, main: Coroutine[Any, Any, None]) -> None:
+def listener_of(server: str, app: Any, drain_seconds: float) -> Callable[[socket.socket], Listener]:
+    """What makes a listener of each socket.
+
+    Args:
+        server: ``uvicorn`` or ``daphne``, which is installed.
+        app: The ASGI application.
+        drain_seconds: How long requests have to end.
+    """
+    kind = DaphneListener if server == "daphne" else UvicornListener
+    return lambda sock: kind(app, sock, drain_seconds)
+
+
+def run_loop(server: str, main: Coroutine[Any, Any, None]) -> None:
     """Run a process's listeners, in the event loop that they take.
 
     Args:
-        server: One of :data:`SERVERS`, which is installed.
+        server: ``uvicorn`` or ``daphne``, which is installed.
         main: What to run.
 
     """

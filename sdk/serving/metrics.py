@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 __all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics", "ModelMetrics"]
@@ -26,6 +30,11 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_COUNT_SECONDS: Final = 1.0
+
+_SHARED: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+"""Whether this is one of several workers, whose counters are in files; see :mod:`longshore.serving.workers`."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -46,6 +55,8 @@ class Metrics:
         self._before_collect = list[Callable[[], None]]()
         # the first one is asked first, by whatever shows the registry
         self.registry.register(_Before(self._before_collect))
+        if _SHARED:
+            threading.Thread(target=self._keep_counting, name="metrics", daemon=True).start()
         self._labels = (model, revision)
         self._seconds = Histogram(
             "http_request_duration_seconds",
@@ -134,7 +145,11 @@ class Metrics:
     def hide(self, version: str | None, digest: str | None) -> None:
         """A model is served no more; what it has counted stays."""
         model, revision = self._labels
-        self._info.remove(model, version or "", revision, digest or "")
+        if _SHARED:
+            # what is in the workers' files cannot be removed
+            self._info.labels(model, version or "", revision, digest or "").set(0)
+        else:
+            self._info.remove(model, version or "", revision, digest or "")
 
     def reloaded(self, *, failed: bool) -> None:
         """Count that the models were loaded anew, or could not be."""
@@ -172,8 +187,23 @@ class Metrics:
         child.observe(seconds)
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All metrics in Prometheus' text format; those of all workers, where there are several."""
+        if not _SHARED:
+            return generate_latest(self.registry)
+        self._count_kept()
+        shared = CollectorRegistry()
+        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        return generate_latest(shared)
+
+    def _count_kept(self) -> None:
+        for work in tuple(self._before_collect):
+            work()
+
+    def _keep_counting(self) -> None:
+        # whoever is asked for metrics answers for all workers, and cannot make the others count
+        while True:
+            time.sleep(_COUNT_SECONDS)
+            self._count_kept()
 
 
 class _Before(Collector):

@@ -18,7 +18,7 @@ import signal
 import socket
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
-from longshore.serving.listeners import SERVERS, DaphneListener, Listener, UvicornListener, check_daphne, run
+from longshore.serving.listeners import Listener, check_daphne, listener_of, run_loop
 from longshore.serving.process import add_model_arguments, log_failure, set_up, settle, source_of
 from longshore.spec.service import FRAMEWORKS
 
@@ -34,7 +34,17 @@ if TYPE_CHECKING:
     from longshore.serving.application import Application
     from longshore.serving.grpc_app import GrpcServer
 
-__all__ = ["main"]
+__all__ = ["SERVERS", "WSGI", "Process", "load_app", "main"]
+
+SERVERS: Final[Mapping[str, Sequence[str]]] = {
+    "fastapi": ("uvicorn",),
+    "flask": ("gunicorn",),
+    "django": ("gunicorn", "daphne", "uvicorn"),
+}
+"""What a framework can be served by; the first of them unless another is asked for."""
+
+WSGI: Final = frozenset({"gunicorn"})
+"""Servers that call a framework by WSGI."""
 
 _IDLE_SECONDS: Final = 1.0
 """How long a kept connection is given to send another request, and to learn from its answer to close."""
@@ -47,22 +57,30 @@ _LOCK_SECONDS: Final = 5.0
 _log = logging.getLogger("longshore.serving")
 
 
-class _Process:
-    """The listeners of a revision and how they end."""
+class Process:
+    """The listeners of a process and how they end.
+
+    Args:
+        application: What answers.
+        listener: Makes what listens on a socket.
+        rpc: The gRPC server beside it, if there is one.
+        sockets: The process's own socket, and the public one if it is there already.
+        drain_seconds: Time to answer what has begun.
+    """
 
     def __init__(
         self,
         application: Application,
         listener: Callable[[socket.socket], Listener],
         rpc: GrpcServer | None,
-        private: socket.socket,
+        sockets: Sequence[socket.socket],
         drain_seconds: float,
     ) -> None:
         self._application = application
         self._listener = listener
         self._rpc = rpc
-        self._private = private
-        self._public: socket.socket | None = None
+        self._sockets = sockets
+        self._public: socket.socket | None = sockets[1] if len(sockets) > 1 else None
         self._drain_seconds = drain_seconds
         self._listeners: list[Listener] = []
         self._ends = list[asyncio.Task[None]]()
@@ -75,7 +93,8 @@ class _Process:
             loop.add_signal_handler(signum, self._retire)
         if (reload := self._application.reload) is not None:
             loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, reload)
-        await self._listen(self._private)
+        for sock in self._sockets:
+            await self._listen(sock)
         with contextlib.ExitStack() as cleanup:
             if control is not None:
                 cleanup.callback(control.unlink, missing_ok=True)
@@ -174,8 +193,12 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
     add_model_arguments(parser)
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
-    parser.add_argument("--server", default="uvicorn", help="what listens: uvicorn, or daphne (with django)")
+    parser.add_argument(
+        "--server", help="what listens: uvicorn with fastapi, gunicorn with flask, any or daphne with django"
+    )
     parser.add_argument("--require-token", action="store_true", help="refuse requests without a user's token (django)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that answer, each with the model; 1 without")
+    parser.add_argument("--threads", type=int, default=16, help="threads of a worker of gunicorn; 16 without")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
@@ -197,38 +220,81 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="failed", reason=f"revision {options.revision} runs already")
         return 1
     try:
-        application, app, rpc = _load(options)
+        _check(options)
+        private = socket.socket()
+        private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        private.bind((options.host, options.port))
+        if options.server in WSGI or options.workers > 1:
+            return _with_workers(options, private, notify)
+        application, app = load_app(options)
+        rpc = None if options.grpc_port is None else _grpc(application, options)
     except Exception as error:  # noqa: BLE001 - whatever the model's own code raises is why it cannot be served
         notify(state="failed", reason=log_failure(options.model, error))
         return 1
-    private = socket.socket()
-    private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    private.bind((options.host, options.port))
-    port = private.getsockname()[1]
 
     def ready() -> None:
+        port = private.getsockname()[1]
         spoken = "" if rpc is None else f", gRPC on port {rpc.port}"
         _log.info("revision %s is ready on port %d%s", options.revision, port, spoken)
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
     async def serve() -> None:
-        kind = DaphneListener if options.server == "daphne" else UvicornListener
-        listener = functools.partial(kind, app, drain_seconds=options.drain_seconds)
-        process = _Process(application, listener, rpc, private, options.drain_seconds)
+        listener = listener_of(options.server, app, options.drain_seconds)
+        process = Process(application, listener, rpc, [private], options.drain_seconds)
         await process.run(options.control, ready)
 
-    run(options.server, serve())
+    run_loop(options.server, serve())
     _log.info("revision %s has ended", options.revision)
     return 0
 
 
-def _load(options: Namespace) -> tuple[Application, Any, GrpcServer | None]:
+def _check(options: Namespace) -> None:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
-    if options.server not in SERVERS:
-        raise InvalidValue("server", options.server, f"use one of {', '.join(SERVERS)}")
+    servers = SERVERS[options.framework]
+    options.server = options.server or servers[0]
+    if options.server not in servers:
+        raise InvalidValue("server", options.server, f"with {options.framework} use {' or '.join(servers)}")
     if options.server == "daphne":
         check_daphne()
+        if options.workers > 1:
+            raise InvalidValue("workers", options.workers, "daphne is one process: use gunicorn for several")
+    if options.require_token and options.framework != "django":
+        raise InvalidValue("require-token", options.framework, "users and their tokens are there with django only")
+    if options.workers < 1 or options.threads < 1:
+        raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
+    if options.grpc_port is not None and (options.server in WSGI or options.workers > 1):
+        raise InvalidValue("grpc-port", options.grpc_port, "gRPC is served beside fastapi, by one worker")
+
+
+def _with_workers(options: Namespace, private: socket.socket, notify: _Notify) -> int:
+    try:
+        from longshore.serving.workers import run
+    except ModuleNotFoundError as error:
+        raise MissingExtra("serving with several workers or by WSGI", "gunicorn", "serve") from error
+    port = private.getsockname()[1]
+
+    def ready() -> None:
+        _log.info("revision %s is ready on port %d with %d workers", options.revision, port, options.workers)
+        notify(state="ready", port=port)
+
+    def failed(reason: str) -> None:
+        notify(state="failed", reason=reason)
+
+    ended = run(options, private, load_app, ready, failed)
+    _log.info("revision %s has ended", options.revision)
+    return ended
+
+
+def load_app(options: Namespace) -> tuple[Application, Any]:
+    """Load what a process serves, and put the web framework in front of it.
+
+    Args:
+        options: What the command line says.
+
+    Returns:
+        What answers, and the web application.
+    """
     from longshore.serving.application import Application
     from longshore.serving.loading import Reload, load_models
 
@@ -237,7 +303,7 @@ def _load(options: Namespace) -> tuple[Application, Any, GrpcServer | None]:
     application.reload = Reload(application, functools.partial(load_models, source))
     app = _app(application, options)
     settle()
-    return application, app, None if options.grpc_port is None else _grpc(application, options)
+    return application, app
 
 
 def _app(application: Application, options: Namespace) -> Any:
@@ -246,14 +312,18 @@ def _app(application: Application, options: Namespace) -> Any:
     waiting = options.max_waiting or WAITING
     if options.framework == "django":
         try:
-            from longshore.serving.django_app import DjangoOptions, create_asgi_app
+            from longshore.serving.django_app import DjangoOptions, create_asgi_app, create_wsgi_app
         except ModuleNotFoundError as error:
             raise MissingExtra("the framework django", "django", "django") from error
         told = DjangoOptions.from_environment()
         told = replace(told, require_token=told.require_token or options.require_token)
+        if options.server in WSGI:
+            return create_wsgi_app(application, told)
         return create_asgi_app(application, told, waiting=waiting)
-    if options.require_token:
-        raise InvalidValue("--require-token", options.framework, "users and their tokens are there with django only")
+    if options.framework == "flask":
+        from longshore.serving import flask_app
+
+        return flask_app.create_app(application)
     from longshore.serving.fastapi_app import create_app
 
     return create_app(application, waiting=waiting)

@@ -42,31 +42,6 @@ ROW = {
 DATATYPES = {"island": "BYTES", "sex": "BYTES", "year": "INT64"}
 ADMIN = {"LONGSHORE_DJANGO_ADMIN_USER": "keeper", "LONGSHORE_DJANGO_ADMIN_PASSWORD": "a-long-passphrase"}
 
-GUNICORN = """
-import sys
-from pathlib import Path
-
-from gunicorn.app.base import BaseApplication
-
-
-class Served(BaseApplication):
-    def load_config(self):
-        told = {"bind": f"127.0.0.1:{sys.argv[3]}", "workers": 2, "threads": 2, "worker_class": "gthread"}
-        for name, value in {**told, "control_socket_disable": True}.items():
-            self.cfg.set(name, value)
-
-    def load(self):
-        from longshore.serving import Application, Predictor
-        from longshore.serving.django_app import create_wsgi_app
-
-        where, digest = Path(sys.argv[1]), sys.argv[2]
-        predictor = Predictor.load(where, name="penguins", digest=digest, version="1", revision="penguins-1")
-        return create_wsgi_app(Application.of(predictor))
-
-
-Served().run()
-"""
-
 
 @dataclass
 class Server:
@@ -147,14 +122,12 @@ def running(model, home: Path, *, server="uvicorn", arguments=(), **env: str) ->
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    if server == "gunicorn":
-        command = [sys.executable, "-c", GUNICORN, str(model[0]), model[1], str(port), *arguments]
-    else:
-        command = [
-            *[sys.executable, "-m", "longshore.serving", "--model", str(model[0]), "--digest", model[1]],
-            *["--name", "penguins", "--model-version", "1", "--revision", "penguins-1"],
-            *["--framework", "django", "--server", server, "--port", str(port), *arguments],
-        ]
+    command = [
+        *[sys.executable, "-m", "longshore.serving", "--model", str(model[0]), "--digest", model[1]],
+        *["--name", "penguins", "--model-version", "1", "--revision", "penguins-1"],
+        *["--framework", "django", "--server", server, "--port", str(port), *arguments],
+        *(["--workers", "2"] if server == "gunicorn" else []),
+    ]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, stderr=stderr, env=environment)
     try:
@@ -321,7 +294,7 @@ def test_the_panels_files_are_there_and_no_others(server):
     assert server.get("/static/admin").status_code == 404
 
 
-@pytest.mark.parametrize("kind", ["uvicorn", "daphne"])
+@pytest.mark.parametrize("kind", ["uvicorn", "daphne", "gunicorn"])
 def test_what_was_accepted_is_answered_and_written_down_before_the_end(model, tmp_path, kind):
     answered, failures, stop = [], [], threading.Event()
 
@@ -351,8 +324,12 @@ def test_what_was_accepted_is_answered_and_written_down_before_the_end(model, tm
         stop.set()
         for thread in threads:
             thread.join()
-        assert failures == []
-        assert {row["request_id"] for row in server.rows()} == set(answered)
+        written = {row["request_id"] for row in server.rows()}
+        assert set(answered) <= written
+        if kind != "gunicorn":
+            # which closes kept connections at once, whether or not a request is on its way there
+            assert failures == []
+            assert written == set(answered)
 
 
 def test_two_processes_write_to_one_sqlite(model, tmp_path):
@@ -486,7 +463,7 @@ def test_a_server_starts_without_its_database_and_finds_it_later(model, tmp_path
     [
         ([], {"LONGSHORE_DJANGO_LOG_SHARE": "2"}, "log_share = 2.0 is not valid"),
         ([], {"LONGSHORE_DJANGO_DATABASE_URL": "mysql://me:s3cret@db/x"}, "database_url = '(hidden)' is not valid"),
-        (["--server", "apache"], {}, "server = 'apache' is not valid: use one of uvicorn, daphne"),
+        (["--server", "apache"], {}, "server = 'apache' is not valid: with django use gunicorn or daphne or uvicorn"),
     ],
 )
 def test_what_is_wrong_is_told_and_nothing_serves(model, tmp_path, arguments, env, why):

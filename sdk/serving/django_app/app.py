@@ -10,18 +10,20 @@ import atexit
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any, Final
 
 from longshore.errors import ConfigError
-from longshore.serving.application import Application
+from longshore.serving.application import Application, Request
 from longshore.serving.asgi import AsgiFace, Receive, Scope, Send
 from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
-from longshore.serving.wsgi import Environ, WsgiFace, path_of
+from longshore.serving.wsgi import headers_of, read_body
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]
 
+Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -115,11 +117,18 @@ def create_wsgi_app(application: Application, options: DjangoOptions | None = No
     attach(application, options)
     from django.core.wsgi import get_wsgi_application
 
-    face, panel = WsgiFace(application), get_wsgi_application()
+    panel: WsgiApp = get_wsgi_application()
 
     def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        answers: WsgiApp = panel if options.admin and _is_panel(path_of(environ)) else face
-        return answers(environ, start_response)
+        # WSGI gives the path's bytes as Latin-1
+        path = str(environ["PATH_INFO"]).encode("latin-1").decode(errors="replace")
+        if options.admin and _is_panel(path):
+            return panel(environ, start_response)
+        body = read_body(environ, application.body_limit)
+        answer = application.answer(Request(environ["REQUEST_METHOD"], path, headers_of(environ), body))
+        headers = [*answer.headers, ("content-length", str(len(answer.body)))]
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
+        return [answer.body]
 
     return app
 
