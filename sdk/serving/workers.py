@@ -120,6 +120,8 @@ def _worker_is_gone(_: Any, worker: Worker) -> None:
 class WsgiWorker(ThreadWorker):
     """Gunicorn's threads, with sockets that are taken over while it runs."""
 
+    sockets: list[socket.socket]
+
     def run(self) -> None:
         serve_control(self.app.control(self.age), self._control)
         application = self.app.application
@@ -197,6 +199,8 @@ class AsgiWorker(Worker):
 
 class _Arbiter(gunicorn_arbiter.Arbiter):
     """Gunicorn's arbiter, told what to do through a control socket as well."""
+
+    LISTENERS: list[socket.socket]
 
     def handle_hup(self) -> None:
         # Gunicorn's own would start all workers anew, and end those that serve
