@@ -326,10 +326,8 @@ def test_what_was_accepted_is_answered_and_written_down_before_the_end(model, tm
             thread.join()
         written = {row["request_id"] for row in server.rows()}
         assert set(answered) <= written
-        if kind != "gunicorn":
-            # which closes kept connections at once, whether or not a request is on its way there
-            assert failures == []
-            assert written == set(answered)
+        assert failures == []
+        assert written == set(answered)
 
 
 def test_two_processes_write_to_one_sqlite(model, tmp_path):
