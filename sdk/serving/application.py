@@ -50,6 +50,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 _log = logging.getLogger("longshore.serving")
+_access = logging.getLogger("longshore.access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class Application:
         body_limit: Largest body in bytes.
         seconds: How long a prediction may take.
         authorise: Raises a RequestError where headers do not allow a request; None allows all.
+        access_log: Whether each request is logged.
 
     Attributes:
         draining: Set to True, readiness is refused and each connection closed with its next answer; predictions go on
@@ -135,7 +137,9 @@ class Application:
         body_limit: int = BODY_LIMIT,
         seconds: float = TIME_LIMIT_SECONDS,
         authorise: Callable[[Mapping[bytes, bytes]], None] | None = None,
+        access_log: bool = False,
     ) -> None:
+        self.access_log = access_log
         self.models, self.body_limit, self.seconds, self.authorise = models, body_limit, seconds, authorise
         self.metrics: Metrics = models.default.metrics
         self.draining = False
@@ -145,6 +149,23 @@ class Application:
         """Finish what is written beside the answers; no request is to come any more."""
         if (capture := self.models.default.capture) is not None:
             capture.close()
+
+    def count(self, method: str, path: str, route: str | None, status: int, seconds: float, **ids: str) -> None:
+        """Count a request that has ended, and log it if that is wanted.
+
+        Args:
+            method: Its method.
+            path: Its path.
+            route: Template of the route that it found.
+            status: What was answered.
+            seconds: How long that took.
+            ids: Its ``request_id`` and ``trace_id``.
+        """
+        self.metrics.observe(method, route, status, seconds)
+        if self.access_log:
+            extra = {"method": method, "path": path, "route": route, "status": status, "seconds": round(seconds, 6)}
+            request_id = ids.get("request_id", "-")
+            _access.info("%s %r %d %.6f %s", method, path, status, seconds, request_id, extra={**extra, **ids})
 
     @classmethod
     def of(cls, *predictors: Predictor, **options: Any) -> Application:
@@ -308,9 +329,10 @@ class Exchange:
     def end(self, status: int) -> None:
         """Count it."""
         seconds = time.perf_counter() - self._began
-        metrics = self._application.metrics
-        metrics.in_flight.dec()
-        metrics.observe(self.method, None if self._route is None else self._route.template, status, seconds)
+        application, route = self._application, None if self._route is None else self._route.template
+        application.metrics.in_flight.dec()
+        ids = self._ids() if application.access_log else {}
+        application.count(self.method, self.path, route, status, seconds, **ids)
         if self._protocol is not None:
             self.predictor.counts.observe_prediction(self._protocol, seconds, self._failed)
 
@@ -319,11 +341,14 @@ class Exchange:
         return None if self._route is None else self._route.reads
 
     def _log(self, message: str, *values: Any, cause: BaseException | None) -> None:
-        extra = {"request_id": self.request_id}
+        _log.error(message, *values, exc_info=cause, extra=self._ids())
+
+    def _ids(self) -> dict[str, str]:
+        ids = {"request_id": self.request_id}
         trace = _TRACE.fullmatch(self._headers.get(b"traceparent", b""))
         if trace is not None:
-            extra["trace_id"] = trace[1].decode()
-        _log.error(message, *values, exc_info=cause, extra=extra)
+            ids["trace_id"] = trace[1].decode()
+        return ids
 
 
 @lru_cache(maxsize=1024)

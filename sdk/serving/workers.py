@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn import arbiter as gunicorn_arbiter
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -41,6 +42,15 @@ _AGAIN_SECONDS: Final = 1.0
 _BEAT_SECONDS: Final = 1.0
 
 _log = logging.getLogger("longshore.serving")
+
+
+class _Logger(Logger):
+    """What Gunicorn logs goes where the rest does, in its form."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class _Workers(BaseApplication):
@@ -70,7 +80,7 @@ class _Workers(BaseApplication):
             "graceful_timeout": max(1, round(options.drain_seconds)),
             "control_socket_disable": True,
             "loglevel": "warning",
-            "errorlog": "-",
+            "logger_class": _Logger,
             "keepalive": 5,
             "post_worker_init": _worker_is_up,
             "child_exit": _worker_is_gone,
