@@ -130,9 +130,9 @@ def default_namespace(platform: str, session: Session | None = None) -> str:
 def _as_deployed(service: Service, platform: str) -> Service:
     """The service with what a rollback must find again, whatever the defaults are by then."""
     if platform == "rest" and service.image is None:
-        from longshore.targets.pods import SERVER_IMAGE
+        from longshore.targets.pods import server_image
 
-        return replace(service, image=SERVER_IMAGE)
+        return replace(service, image=server_image(service.framework))
     return service
 
 

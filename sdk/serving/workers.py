@@ -12,6 +12,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -172,6 +173,9 @@ class WsgiWorker(ThreadWorker):
         self.app.application.draining = True
         self.alive = False
         self.set_accept_enabled(False)
+        for sock in self.sockets:
+            sock.close()
+        self.sockets = []
 
 
 class AsgiWorker(Worker):
@@ -226,7 +230,10 @@ class _Arbiter(gunicorn_arbiter.Arbiter):
         if request["do"] == "retire":
             # none is started anew for those that end
             self.num_workers = 0
+            listeners, self.LISTENERS = self.LISTENERS, []
             self._tell_all(request)
+            for sock in listeners:
+                sock.close()
             os.kill(os.getpid(), signal.SIGTERM)
             return {}, ()
         raise ValueError(f"unknown request {request['do']!r}")
@@ -262,8 +269,8 @@ def run(
     """
     private.listen(_BACKLOG)
     _at_once(private)
-    with tempfile.TemporaryDirectory(prefix="longshore-") as name:
-        place = Path(name)
+    place, master = Path(tempfile.mkdtemp(prefix="longshore-")), os.getpid()
+    try:
         if options.workers > 1:
             # before anything has imported prometheus_client
             (place / "metrics").mkdir()
@@ -276,27 +283,33 @@ def run(
         try:
             arbiter.run()
         except SystemExit as ended:
-            if os.getpid() != arbiter.pid:
+            if os.getpid() != master:
                 # a worker that ends
                 raise
             # all workers have ended, so what they have told is all there is
             os.close(workers.tell)
             hears.join()
+            return 1 if ended.code else 0
+        return 0
+    finally:
+        if os.getpid() == master:
+            shutil.rmtree(place, ignore_errors=True)
             if options.control is not None:
                 options.control.unlink(missing_ok=True)
-            return 1 if ended.code else 0
-    return 0
 
 
 def _hear(workers: _Workers, arbiter: _Arbiter, ready: Callable[[], None], failed: Callable[[str], None]) -> None:
     """Wait until all workers are up, or one cannot be."""
-    up = set[int]()
+    up, told = set[int](), False
     with os.fdopen(workers.hear) as lines:
         for line in lines:
             message = json.loads(line)
             if message["state"] == "failed":
-                failed(message["reason"])
-                return
+                # the others fail likewise
+                if not told:
+                    failed(message["reason"])
+                told = True
+                continue
             up.add(message["age"])
             if len(up) == workers.options.workers and not workers.started.is_set():
                 workers.started.set()

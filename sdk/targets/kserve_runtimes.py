@@ -11,7 +11,7 @@ from longshore.spec import KServeOptions, Release, Service
 from longshore.spec.checks import check_choice, check_dns_label, check_image
 from longshore.targets.base import MANAGED_BY, Manifest
 from longshore.targets.kserve_huggingface import huggingface_arguments, huggingface_protocols
-from longshore.targets.pods import KSERVE_IMAGE, SERVER_IMAGE, container_security
+from longshore.targets.pods import KSERVE_IMAGE, container_security, server_image
 
 __all__ = [
     "DRAIN_SECONDS",
@@ -122,7 +122,7 @@ def serving_runtime(
     """
     check_choice("name", name, tuple(_OWN))
     kserve = name == KSERVE_SERVER_RUNTIME
-    image = image or (KSERVE_IMAGE if kserve else SERVER_IMAGE)
+    image = image or (KSERVE_IMAGE if kserve else server_image("fastapi"))
     metadata: dict[str, Any] = {"name": name, "labels": dict(MANAGED_BY)}
     if namespace is not None:
         check_dns_label("namespace", namespace)

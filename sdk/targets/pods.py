@@ -11,24 +11,26 @@ from longshore.spec import Resources, Service, Toleration
 __all__ = [
     "KSERVE_IMAGE",
     "LINGER_SECONDS",
-    "SERVER_IMAGE",
     "container_resources",
     "container_security",
     "environment",
     "pod_security",
     "scheduling",
+    "server_image",
 ]
 
-SERVER_IMAGE: Final = f"ghcr.io/longshore/longshore-fastapi:{__version__}"
-"""The image with the model server: longshore and what it takes to load and serve a model."""
-
 KSERVE_IMAGE: Final = f"ghcr.io/longshore/longshore-kserve:{__version__}"
-"""The image with the same inside KServe's own model server."""
+"""The image with the model server inside KServe's own."""
 
 LINGER_SECONDS: Final = 3
 """How long a pod that leaves goes on answering: until every node knows."""
 
 _USER: Final = 1000
+
+
+def server_image(framework: str) -> str:
+    """The image with the model server in front of which a web framework stands."""
+    return f"ghcr.io/longshore/longshore-{framework}:{__version__}"
 
 
 def environment(env: Mapping[str, str], secrets: Sequence[str]) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from longshore.spec import Endpoint, Health, HealthState, Release, Service
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Ref, Selection
 from longshore.targets.pods import (
     LINGER_SECONDS,
-    SERVER_IMAGE,
     container_resources,
     container_security,
     environment,
     pod_security,
     scheduling,
+    server_image,
 )
 from longshore.targets.routes import Lane
 from longshore.targets.workload import deployment_health
@@ -176,7 +176,7 @@ def _pod(release: Release) -> dict[str, Any]:
         where = f"/mnt/models/{path}".rstrip("/")
     container: dict[str, Any] = {
         "name": "server",
-        "image": service.image or SERVER_IMAGE,
+        "image": service.image or server_image(service.framework),
         "args": _arguments(release, where),
         **environment(service.env, service.secrets),
         "ports": [{"name": "http", "containerPort": _PORT, "protocol": "TCP"}],

@@ -41,8 +41,9 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_data_becomes_a_monitored_endpoint(longshore):
-    done = longshore.run(thresholds={"accuracy": 0.9})
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_data_becomes_a_monitored_endpoint(longshore, framework):
+    done = longshore.run(thresholds={"accuracy": 0.9}, framework=framework)
     assert done.code == 0, done.err
     assert done.json["outcome"] == "deployed"
 
@@ -50,6 +51,7 @@ def test_data_becomes_a_monitored_endpoint(longshore):
     answer = predict(url)
     assert answer.status_code == 200
     assert answer.json()["predictions"] == ["Adelie"]
+    assert (answer.headers.get("server") == "gunicorn") == (framework == "flask")
 
     champion = registry(longshore).champion("penguins")
     assert champion.version == "1"

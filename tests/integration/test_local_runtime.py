@@ -117,11 +117,14 @@ def test_a_first_deploy_answers(models, home):
     assert "is ready on port" in log_path("penguins").read_text()
 
 
-def test_replacing_under_load_loses_no_request(models, home):
-    endpoint = deploy_model(models(1), SERVICE).endpoint
+@pytest.mark.parametrize(
+    "frameworks", [["fastapi"] * 4, ["flask"] * 4, ["fastapi", "flask", "fastapi", "flask"]], ids="-".join
+)
+def test_replacing_under_load_loses_no_request(models, home, frameworks):
+    endpoint = deploy_model(models(1), replace(SERVICE, framework=frameworks[0])).endpoint
     with Clients(endpoint.url) as clients:
         for number in (2, 3, 4):
-            done = deploy_model(models(number), SERVICE)
+            done = deploy_model(models(number), replace(SERVICE, framework=frameworks[number - 1]))
             assert done.endpoint.url == endpoint.url
             assert answer(done.endpoint) == number
     assert clients.failures == []
@@ -179,13 +182,15 @@ def test_a_server_that_dies_while_starting_is_told_with_its_log(models, home):
     assert pids(home) == []
 
 
-def test_a_killed_server_is_seen_and_brought_back_on_its_port(models, home):
-    first = deploy_model(models(1), SERVICE).endpoint
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_a_killed_server_is_seen_and_brought_back_on_its_port(models, home, framework):
+    service = replace(SERVICE, framework=framework)
+    first = deploy_model(models(1), service).endpoint
     (server,) = list_servers()
     os.kill(server.pid, signal.SIGKILL)
     dead = wait_for(lambda: next((s for s in list_servers() if s.state == "stopped"), None))
     assert (dead.state, dead.pid, dead.url) == ("stopped", None, None)
-    again = deploy_model(models(1), SERVICE).endpoint
+    again = deploy_model(models(1), service).endpoint
     assert again.url == first.url
     assert answer(again) == 1.0
 
@@ -246,8 +251,9 @@ def test_a_service_can_move_to_another_port(models):
     assert answer(moved) == 2.0
 
 
-def test_stop_leaves_no_process_and_no_file(models, home):
-    endpoint = deploy_model(models(1), SERVICE).endpoint
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_stop_leaves_no_process_and_no_file(models, home, framework):
+    endpoint = deploy_model(models(1), replace(SERVICE, framework=framework)).endpoint
     stop("penguins")
     assert pids(home) == []
     assert list_servers() == []
@@ -415,8 +421,12 @@ def revision_in(status, name):
 @pytest.mark.parametrize(
     ("break_it", "reason"),
     [
-        (lambda m: m["spec"].update(framework="flask"), "framework = 'flask' is not valid: use one of fastapi"),
+        (lambda m: m["spec"].update(framework="rails"), "framework = 'rails' is not valid: use one of fastapi, flask"),
         (lambda m: m["spec"]["model"].update(digest="sha256:" + "0" * 64), "does not have the recorded content"),
+        (
+            lambda m: (m["spec"].update(framework="flask"), m["spec"]["model"].update(digest="sha256:" + "0" * 64)),
+            "does not have the recorded content",
+        ),
         (lambda m: m["spec"]["model"].update(uri="/nowhere"), "/nowhere: no such directory"),
         (
             lambda m: m["spec"].update(env={"PYTHONHOME": "/nowhere"}),
@@ -448,9 +458,10 @@ def test_a_server_that_is_killed_while_starting_is_told_by_its_signal(models, ho
     assert "ended before it was ready (killed by SIGKILL)" in revision_in(last[0]["status"], "one")["reason"]
 
 
-def test_one_that_was_told_to_retire_accepts_no_more_once_it_has_answered(models, home):
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_one_that_was_told_to_retire_accepts_no_more_once_it_has_answered(models, home, framework):
     runtime = LocalRuntime()
-    url = revision_in(bring_up(runtime, manifest_of(models(1), "one")), "one")["url"]
+    url = revision_in(bring_up(runtime, manifest_of(models(1), "one", framework=framework)), "one")["url"]
     address = ("127.0.0.1", int(url.rpartition(":")[2]))
     with socket.create_connection(address) as kept:
         ask(load("penguins").control("one"), {"do": "retire"})
@@ -491,13 +502,15 @@ def test_deleting_a_server_that_has_only_just_been_started_leaves_nothing(models
     assert list((home / "local").iterdir()) == []
 
 
-def test_what_serves_can_move_to_another_port(models, home):
-    first = deploy_model(models(1), SERVICE).endpoint
+@pytest.mark.parametrize("framework", ["fastapi", "flask"])
+def test_what_serves_can_move_to_another_port(models, home, framework):
+    service = replace(SERVICE, framework=framework)
+    first = deploy_model(models(1), service).endpoint
     (before,) = list_servers()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    moved = deploy_model(models(1), Service(name="penguins", port=port)).endpoint
+    moved = deploy_model(models(1), replace(service, port=port)).endpoint
     assert moved.url == f"http://127.0.0.1:{port}"
     assert answer(moved) == 1.0
     assert list_servers()[0].pid == before.pid
@@ -507,7 +520,7 @@ def test_what_serves_can_move_to_another_port(models, home):
             return client.connect_ex(("127.0.0.1", int(first.url.rpartition(":")[2]))) != 0
 
     wait_for(refused)
-    assert answer(deploy_model(models(2), Service(name="penguins", port=port)).endpoint) == 2.0
+    assert answer(deploy_model(models(2), replace(service, port=port)).endpoint) == 2.0
 
 
 def test_an_ended_server_stays_no_zombie(models, home):

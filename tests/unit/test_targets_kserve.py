@@ -24,7 +24,7 @@ from longshore.targets.base import APPLIED_ANNOTATION, PREVIOUS_ANNOTATION, RELE
 from longshore.targets.kserve import KServeTarget
 from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL
 from longshore.targets.kserve_runtimes import serving_runtime
-from longshore.targets.pods import SERVER_IMAGE
+from longshore.targets.pods import server_image
 
 MODEL = ModelSource(
     uri="s3://models/iris/3", format="sklearn", name="flowers", version="3", digest="sha256:" + "a" * 64
@@ -340,7 +340,7 @@ def test_options_are_part_of_the_revision():
 def test_the_runtime_is_for_a_cluster_or_a_namespace():
     runtime = serving_runtime()
     assert (runtime["kind"], "namespace" in runtime["metadata"]) == ("ClusterServingRuntime", False)
-    assert runtime["spec"]["containers"][0]["image"] == SERVER_IMAGE
+    assert runtime["spec"]["containers"][0]["image"] == server_image("fastapi")
     # what the runtime declares, an InferenceService cannot take away, and Knative wants one port
     assert "ports" not in runtime["spec"]["containers"][0]
     # KServe's own choice for services that name no runtime stays what it was

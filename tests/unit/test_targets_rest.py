@@ -7,7 +7,7 @@ import pytest
 from longshore.errors import InvalidValue
 from longshore.spec import HealthState, ModelSource, Release, Resources, Scaling, Service, Traffic
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL
-from longshore.targets.pods import SERVER_IMAGE
+from longshore.targets.pods import server_image
 from longshore.targets.rest import RestTarget
 
 MODEL = ModelSource(uri="s3://models/iris/3", format="sklearn", name="iris", version="3", digest="sha256:" + "a" * 64)
@@ -51,7 +51,7 @@ def test_a_deployment_and_a_service_with_labels_and_annotations():
 
 def test_the_server_is_told_what_to_load_and_may_do_nothing_else():
     server = container()
-    assert server["image"] == SERVER_IMAGE
+    assert server["image"] == server_image("fastapi")
     assert "--model=s3://models/iris/3" in server["args"]
     assert f"--digest={MODEL.digest}" in server["args"]
     assert f"--revision={RELEASE.revision}" in server["args"]
