@@ -140,6 +140,7 @@ class WsgiWorker(ThreadWorker):
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.app.application.draining = True
         super().handle_exit(sig, frame)
+        self.method_queue.defer(self._close_listeners)
 
     def _control(self, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""
@@ -172,8 +173,17 @@ class WsgiWorker(ThreadWorker):
     def _retire(self) -> None:
         self.app.application.draining = True
         self.alive = False
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        # Gunicorn leaves them open until the last answer: who connects meanwhile would wait for nothing and be cut off
         self.set_accept_enabled(False)
         for sock in self.sockets:
+            sock.setblocking(False)
+            before = -1
+            while self.nr_conns > before:
+                before = self.nr_conns
+                self.accept(sock)
             sock.close()
         self.sockets = []
 
