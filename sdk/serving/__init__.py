@@ -7,10 +7,14 @@
 :mod:`longshore.serving.models`            the versions that are served side by side
 :mod:`longshore.serving.application`       what is answered, whatever framework it stands in
 :mod:`longshore.serving.openapi`           the operations, described with the model's own columns
+:mod:`longshore.serving.asgi`              the application as ASGI
+:mod:`longshore.serving.wsgi`              the application as WSGI
 :mod:`longshore.serving.fastapi_app`       the FastAPI face
+:mod:`longshore.serving.django_app`        the Django face: admin panel, prediction log, users' tokens
 :mod:`longshore.serving.grpc_app`          the gRPC face, of V2
 :mod:`longshore.serving.messages`          the messages of gRPC
 :mod:`longshore.serving.process`           what every server process begins with: its arguments, the model, signals
+:mod:`longshore.serving.listeners`         Uvicorn or Daphne on a socket
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining
 :mod:`longshore.serving.kserve_app`        the face inside KServe's own model server
 :mod:`longshore.serving.kserve_server`     the process around that

@@ -32,6 +32,7 @@ __all__ = [
     "Application",
     "Exchange",
     "Found",
+    "Recorded",
     "Request",
     "Route",
     "find_route",
@@ -88,6 +89,35 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """A prediction request that was answered, for whoever writes such down.
+
+    Args:
+        predictor: The model that was asked.
+        protocol: What it was asked in: one of :data:`longshore.serving.metrics.PROTOCOLS`.
+        request_id: The request's id.
+        user: Who asked, where that is known.
+        status: Status of the answer.
+        seconds: From the request's arrival to the end of the answer.
+        rows: Rows that were asked for; 0 where the request was none.
+        asked: What the request's JSON held, with arrays where tensors came binary; None where it was no JSON.
+        answered: What the answer's JSON holds, likewise.
+        size: Bytes of both.
+    """
+
+    predictor: Predictor
+    protocol: str
+    request_id: str
+    user: str | None
+    status: int
+    seconds: float
+    rows: int
+    asked: Mapping[str, Any] | None
+    answered: Mapping[str, Any]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """A path that is answered.
 
@@ -121,7 +151,10 @@ class Application:
         models: The versions.
         body_limit: Largest body in bytes.
         seconds: How long a prediction may take.
-        authorise: Raises a RequestError where headers do not allow a request; None allows all.
+        authorise: Raises a RequestError where headers do not allow a request, and names who asks where it knows;
+            None allows all.
+        record: Is given each prediction request once it is answered, and must return at once; none that was refused
+            before its body was read.
         access_log: Whether each request is logged.
 
     Attributes:
@@ -136,11 +169,12 @@ class Application:
         *,
         body_limit: int = BODY_LIMIT,
         seconds: float = TIME_LIMIT_SECONDS,
-        authorise: Callable[[Mapping[bytes, bytes]], None] | None = None,
+        authorise: Callable[[Mapping[bytes, bytes]], str | None] | None = None,
+        record: Callable[[Recorded], None] | None = None,
         access_log: bool = False,
     ) -> None:
-        self.access_log = access_log
-        self.models, self.body_limit, self.seconds, self.authorise = models, body_limit, seconds, authorise
+        self.models, self.body_limit, self.seconds = models, body_limit, seconds
+        self.authorise, self.record, self.access_log = authorise, record, access_log
         self.metrics: Metrics = models.default.metrics
         self.draining = False
         self.reload: Callable[[], bool] | None = None
@@ -184,7 +218,7 @@ class Application:
                 answer = exchange.predicted(call, exchange.predictor.answer(call.ask, seconds=self.seconds))
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
             answer = exchange.refused(error)
-        exchange.end(answer.status)
+        exchange.end(answer.status, len(answer.body))
         return replace(answer, headers=exchange.headers(answer))
 
 
@@ -202,19 +236,25 @@ class Exchange:
     Attributes:
         request_id: The client's own id for it, or a new one.
         predictor: The model that is asked; the default version where none is.
+        user: Who asks, where that is known.
     """
 
     __slots__ = (
+        "_answered",
         "_application",
+        "_asked",
         "_began",
         "_binary",
         "_failed",
         "_headers",
         "_route",
+        "_rows",
+        "_size",
         "method",
         "path",
         "predictor",
         "request_id",
+        "user",
     )
 
     def __init__(self, application: Application, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
@@ -223,6 +263,10 @@ class Exchange:
         self._route: Route | None = None
         self._failed: Kind | None = None
         self._binary: Collection[str] = ()
+        self._asked: Mapping[str, Any] | None = None
+        self._answered: Mapping[str, Any] = {}
+        self._rows, self._size = 0, -1
+        self.user: str | None = None
         self.method, self.path = method, path
         self.predictor = application.models.default
         application.metrics.in_flight.inc()
@@ -248,7 +292,7 @@ class Exchange:
         route, parameters = found
         self._route = route
         if application.authorise is not None and not route.open:
-            application.authorise(self._headers)
+            self.user = application.authorise(self._headers)
         if "model" in parameters:
             self.predictor = application.models.find(parameters["model"], parameters.get("version", ""))
         if route.answer is not None:
@@ -273,22 +317,25 @@ class Exchange:
         Raises:
             RequestError: If it is no such request.
         """
+        self._size = len(body)
         call = self._read(body)
+        self._rows = len(call.ask)
         if self.predictor.capture is None:
             return call
         return replace(call, ask=replace(call.ask, request_id=self.request_id))
 
     def _read(self, body: bytes) -> Call:
         if self._protocol == "v1":
-            return protocol.read_v1(self.predictor, protocol.parse(body))
+            self._asked = protocol.parse(body)
+            return protocol.read_v1(self.predictor, self._asked)
         length = self._headers.get(b"inference-header-content-length")
-        content = protocol.parse_v2(body) if length is None else tensors.split(body, length)
+        self._asked = content = protocol.parse_v2(body) if length is None else tensors.split(body, length)
         self._binary = tensors.binary_outputs(content)
         return protocol.read_v2(self.predictor, content)
 
     def predicted(self, call: Call, prediction: Prediction) -> Answer:
         """The answer to a prediction."""
-        content = call.answer(prediction)
+        self._answered = content = call.answer(prediction)
         if not self._binary:
             return Answer(200, protocol.encode(content))
         body, length = tensors.join(content, self._binary)
@@ -314,7 +361,8 @@ class Exchange:
             self._failed = "server"
             self._log("%s %r failed", self.method, self.path, cause=error)
             text = protocol.unexpected(error)
-        return Answer(status, protocol.encode({"error": text}), headers=headers)
+        self._answered = {"error": text}
+        return Answer(status, protocol.encode(self._answered), headers=headers)
 
     def gone(self) -> None:
         """The client went away before it had sent all."""
@@ -326,8 +374,13 @@ class Exchange:
         headers = [("content-type", answer.content_type), ("x-request-id", self.request_id), *answer.headers]
         return [*headers, ("connection", "close")] if self._application.draining else headers
 
-    def end(self, status: int) -> None:
-        """Count it."""
+    def end(self, status: int, size: int = 0) -> None:
+        """Count it, and have it written down.
+
+        Args:
+            status: Status of the answer.
+            size: Bytes of its body.
+        """
         seconds = time.perf_counter() - self._began
         application, route = self._application, None if self._route is None else self._route.template
         application.metrics.in_flight.dec()
@@ -335,6 +388,22 @@ class Exchange:
         application.count(self.method, self.path, route, status, seconds, **ids)
         if self._protocol is not None:
             self.predictor.counts.observe_prediction(self._protocol, seconds, self._failed)
+            if self._application.record is not None and self._size >= 0:
+                self._application.record(self._recorded(self._protocol, status, seconds, size))
+
+    def _recorded(self, way: str, status: int, seconds: float, size: int) -> Recorded:
+        return Recorded(
+            predictor=self.predictor,
+            protocol=way,
+            request_id=self.request_id,
+            user=self.user,
+            status=status,
+            seconds=seconds,
+            rows=self._rows,
+            asked=self._asked,
+            answered=self._answered,
+            size=self._size + size,
+        )
 
     @property
     def _protocol(self) -> str | None:

@@ -11,16 +11,15 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longshore.serving import openapi, protocol
-from longshore.serving.application import CLIENT_GONE, ROUTES, Application, Exchange, Found, find_route
-from longshore.serving.batching import WAITING, BatchQueue
-from longshore.serving.core import Predictor
+from longshore.serving.application import CLIENT_GONE, ROUTES, Application, find_route
+from longshore.serving.asgi import AsgiFace
+from longshore.serving.batching import WAITING
 from longshore.serving.protocol import ClientGone
 
 __all__ = ["Observed", "create_app"]
@@ -33,13 +32,13 @@ _log = logging.getLogger("longshore.serving")
 class _App(FastAPI):
     """FastAPI, asked only for what the application has no route for."""
 
-    face: _Face | None = None
+    face: AsgiFace | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.face is not None and scope["type"] == "http":
             found = find_route(scope["method"], scope["path"])
             if found is not None:
-                await self.face(found, scope, receive, send)
+                await self.face(scope, receive, send, found)
                 return
         await super().__call__(scope, receive, send)
 
@@ -78,7 +77,7 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
     app.openapi = lambda: openapi.describe(plain(), application.models)  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, _no_route)
     app.add_middleware(Observed, application=application)
-    app.face = _Face(application, waiting)
+    app.face = AsgiFace(application, waiting)
     return app
 
 
@@ -98,64 +97,6 @@ async def _no_route(request: Request, error: Any) -> Response:
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     body = protocol.encode({"error": message})
     return Response(body, status_code=status, headers=headers, media_type="application/json")
-
-
-async def _body(receive: Receive, exchange: Exchange, limit: int) -> bytes:
-    parts, size = list[bytes](), 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise exchange.too_large()
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class _Face:
-    """Answers what the application has a route for.
-
-    Args:
-        application: What answers.
-        waiting: At most so many requests wait for a model.
-    """
-
-    def __init__(self, application: Application, waiting: int) -> None:
-        self._application, self._waiting = application, waiting
-        self._queues = WeakKeyDictionary[Predictor, BatchQueue]()
-
-    async def __call__(self, found: Found, scope: Scope, receive: Receive, send: Send) -> None:
-        application = self._application
-        exchange = Exchange(application, scope["method"], scope["path"], dict(scope["headers"]))
-        try:
-            answer = exchange.begin(found)
-            if answer is None:
-                call = exchange.read(await _body(receive, exchange, application.body_limit))
-                prediction = await self._queue(exchange.predictor).predict(call.ask)
-                answer = exchange.predicted(call, prediction)
-        except ClientGone:
-            exchange.gone()
-            return
-        except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
-            answer = exchange.refused(error)
-        try:
-            headers = [(name.encode(), value.encode()) for name, value in exchange.headers(answer)]
-            headers.append((b"content-length", str(len(answer.body)).encode()))
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-            await send({"type": "http.response.body", "body": answer.body})
-        finally:
-            exchange.end(answer.status)
-
-    def _queue(self, predictor: Predictor) -> BatchQueue:
-        found = self._queues.get(predictor)
-        if found is None:
-            found = self._queues[predictor] = BatchQueue(
-                predictor, waiting=self._waiting, seconds=self._application.seconds
-            )
-        return found
 
 
 class Observed:

@@ -18,30 +18,34 @@ import signal
 import socket
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import uvicorn
-import uvloop
 
 from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
+from longshore.serving.listeners import Listener, check_daphne, listener_of, run_loop
 from longshore.serving.log import FORMATS
 from longshore.serving.process import add_model_arguments, log_failure, set_up, settle, source_of
 from longshore.spec.service import FRAMEWORKS
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from longshore.serving.application import Application
     from longshore.serving.grpc_app import GrpcServer
 
-__all__ = ["WSGI", "Process", "load_app", "main", "run_loop"]
+__all__ = ["SERVERS", "WSGI", "Process", "load_app", "main"]
 
-WSGI: Final = frozenset({"flask"})
-"""Frameworks that are called by WSGI."""
+SERVERS: Final[Mapping[str, Sequence[str]]] = {
+    "fastapi": ("uvicorn",),
+    "flask": ("gunicorn",),
+    "django": ("gunicorn", "daphne", "uvicorn"),
+}
+"""What a framework can be served by; the first of them unless another is asked for."""
+
+WSGI: Final = frozenset({"gunicorn"})
+"""Servers that call a framework by WSGI."""
 
 _IDLE_SECONDS: Final = 1.0
 """How long a kept connection is given to send another request, and to learn from its answer to close."""
@@ -54,28 +58,12 @@ _LOCK_SECONDS: Final = 5.0
 _log = logging.getLogger("longshore.serving")
 
 
-class _Listener(uvicorn.Server):
-    """Uvicorn on one socket; signals are the process's business."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 class Process:
     """The listeners of a process and how they end.
 
     Args:
         application: What answers.
-        app: The web application in front of it.
+        listener: Makes what listens on a socket.
         rpc: The gRPC server beside it, if there is one.
         sockets: The process's own socket, and the public one if it is there already.
         drain_seconds: Time to answer what has begun.
@@ -84,30 +72,20 @@ class Process:
     def __init__(
         self,
         application: Application,
-        app: FastAPI,
+        listener: Callable[[socket.socket], Listener],
         rpc: GrpcServer | None,
         sockets: Sequence[socket.socket],
         drain_seconds: float,
     ) -> None:
         self._application = application
+        self._listener = listener
         self._rpc = rpc
         self._sockets = sockets
         self._public: socket.socket | None = sockets[1] if len(sockets) > 1 else None
         self._drain_seconds = drain_seconds
-        self._listeners: list[_Listener] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._listeners: list[Listener] = []
+        self._ends = list[asyncio.Task[None]]()
         self._retired = asyncio.Event()
-        self._config = uvicorn.Config(
-            app,
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            # nothing here asks who the client is
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(drain_seconds)),
-        )
 
     async def run(self, control: Path | None, ready: Callable[[], None]) -> None:
         """Serve until told to retire, by a signal or through the control socket."""
@@ -129,15 +107,9 @@ class Process:
             await self._drain()
 
     async def _listen(self, sock: socket.socket) -> None:
-        listener = _Listener(self._config)
-        task = asyncio.create_task(listener.serve(sockets=[sock]))
+        listener = self._listener(sock)
+        await listener.start()
         self._listeners.append(listener)
-        self._tasks.append(task)
-        up = asyncio.create_task(listener.up.wait())
-        await asyncio.wait([task, up], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            up.cancel()
-            task.result()
 
     def _control(self, loop: asyncio.AbstractEventLoop, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""
@@ -160,14 +132,14 @@ class Process:
         await self._listen(sock)
         self._public = sock
         if former is not None:
-            former.should_exit = True
+            former.stop_accepting()
+            self._ends.append(asyncio.create_task(former.end()))
 
     def _retire(self) -> None:
         """Accept no more."""
         self._application.draining = True
         for listener in self._listeners:
-            for server in listener.servers:
-                server.close()
+            listener.stop_accepting()
         self._retired.set()
 
     async def _retire_soon(self) -> None:
@@ -177,15 +149,13 @@ class Process:
         """Answer what has begun, and let clients close their connections before this end does."""
         started = time.monotonic()
         rpc = None if self._rpc is None else asyncio.create_task(self._end_rpc(self._rpc))
-        # uvicorn tells nobody when a connection ends, so its list is looked at now and then
+        # a server tells nobody when a connection ends, so its list is looked at now and then
         while self._connections():
             waited = time.monotonic() - started
             if waited > self._drain_seconds or (waited > _IDLE_SECONDS and not self._requests()):
                 break
             await asyncio.sleep(_TICK_SECONDS)
-        for listener in self._listeners:
-            listener.should_exit = True
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._ends, *(listener.end() for listener in self._listeners))
         if rpc is not None:
             await rpc
         self._application.close()
@@ -196,10 +166,10 @@ class Process:
         await asyncio.to_thread(rpc.stop(self._drain_seconds - linger).wait)
 
     def _connections(self) -> int:
-        return sum(len(listener.server_state.connections) for listener in self._listeners)
+        return sum(listener.connections for listener in self._listeners)
 
     def _requests(self) -> int:
-        return sum(len(listener.server_state.tasks) for listener in self._listeners)
+        return sum(listener.requests for listener in self._listeners)
 
 
 class _Notify:
@@ -224,8 +194,12 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser = ArgumentParser(prog="python -m longshore.serving", description="Serve one revision of a model.")
     add_model_arguments(parser)
     parser.add_argument("--framework", default="fastapi", help="web framework in front of the model")
+    parser.add_argument(
+        "--server", help="what listens: uvicorn with fastapi, gunicorn with flask, any or daphne with django"
+    )
+    parser.add_argument("--require-token", action="store_true", help="refuse requests without a user's token (django)")
     parser.add_argument("--workers", type=int, default=1, help="processes that answer, each with the model; 1 without")
-    parser.add_argument("--threads", type=int, default=16, help="threads of a worker, with flask; 16 without")
+    parser.add_argument("--threads", type=int, default=16, help="threads of a worker of gunicorn; 16 without")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
@@ -256,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         private = socket.socket()
         private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         private.bind((options.host, options.port))
-        if options.framework in WSGI or options.workers > 1:
+        if options.server in WSGI or options.workers > 1:
             return _with_workers(options, private, notify)
         application, app = load_app(options)
         rpc = None if options.grpc_port is None else _grpc(application, options)
@@ -271,9 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
     async def serve() -> None:
-        await Process(application, app, rpc, [private], options.drain_seconds).run(options.control, ready)
+        listener = listener_of(options.server, app, options.drain_seconds)
+        process = Process(application, listener, rpc, [private], options.drain_seconds)
+        await process.run(options.control, ready)
 
-    run_loop(serve)
+    run_loop(options.server, serve())
     _log.info("revision %s has ended", options.revision)
     return 0
 
@@ -281,9 +257,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: Namespace) -> None:
     if options.framework not in FRAMEWORKS:
         raise InvalidValue("framework", options.framework, f"use one of {', '.join(FRAMEWORKS)}")
+    servers = SERVERS[options.framework]
+    options.server = options.server or servers[0]
+    if options.server not in servers:
+        raise InvalidValue("server", options.server, f"with {options.framework} use {' or '.join(servers)}")
+    if options.server == "daphne":
+        check_daphne()
+        if options.workers > 1:
+            raise InvalidValue("workers", options.workers, "daphne is one process: use gunicorn for several")
+    if options.require_token and options.framework != "django":
+        raise InvalidValue("require-token", options.framework, "users and their tokens are there with django only")
     if options.workers < 1 or options.threads < 1:
         raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
-    if options.grpc_port is not None and (options.framework in WSGI or options.workers > 1):
+    if options.grpc_port is not None and (options.server in WSGI or options.workers > 1):
         raise InvalidValue("grpc-port", options.grpc_port, "gRPC is served beside fastapi, by one worker")
     if options.grpc_port is not None and options.token_file is not None:
         raise InvalidValue("grpc-port", options.grpc_port, "gRPC asks for no token: leave it out, or token-file")
@@ -318,7 +304,6 @@ def load_app(options: Namespace) -> tuple[Application, Any]:
         What answers, and the web application.
     """
     from longshore.serving.application import Application
-    from longshore.serving.batching import WAITING
     from longshore.serving.loading import Reload, load_models
     from longshore.serving.tokens import TokenFile
 
@@ -326,16 +311,34 @@ def load_app(options: Namespace) -> tuple[Application, Any]:
     authorise = None if options.token_file is None else TokenFile(options.token_file)
     application = Application(load_models(source), authorise=authorise, access_log=options.access_log)
     application.reload = Reload(application, functools.partial(load_models, source))
+    app = _app(application, options)
     settle()
+    return application, app
+
+
+def _app(application: Application, options: Namespace) -> Any:
+    from longshore.serving.batching import WAITING
+
+    waiting = options.max_waiting or WAITING
+    if options.framework == "django":
+        try:
+            from longshore.serving.django_app import DjangoOptions, create_asgi_app, create_wsgi_app
+        except ModuleNotFoundError as error:
+            raise MissingExtra("the framework django", "django", "django") from error
+        told = DjangoOptions.from_environment()
+        told = replace(told, require_token=told.require_token or options.require_token)
+        if options.server in WSGI:
+            return create_wsgi_app(application, told)
+        return create_asgi_app(application, told, waiting=waiting)
     if options.framework == "flask":
         try:
             from longshore.serving import flask_app
         except ModuleNotFoundError as error:
             raise MissingExtra("serving with Flask", "flask", "flask") from error
-        return application, flask_app.create_app(application)
-    from longshore.serving import fastapi_app
+        return flask_app.create_app(application)
+    from longshore.serving.fastapi_app import create_app
 
-    return application, fastapi_app.create_app(application, waiting=options.max_waiting or WAITING)
+    return create_app(application, waiting=waiting)
 
 
 def _grpc(application: Application, options: Namespace) -> GrpcServer:
@@ -345,9 +348,3 @@ def _grpc(application: Application, options: Namespace) -> GrpcServer:
         raise MissingExtra("serving over gRPC", "grpcio", "serve") from error
     seconds = options.grpc_connection_seconds or CONNECTION_SECONDS
     return GrpcServer(application, options.host, options.grpc_port, connection_seconds=seconds)
-
-
-def run_loop(serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run an event loop until what it serves has ended."""
-    # asyncio's own loop drops a connection that it has accepted but not yet set up when its listener is closed
-    uvloop.run(serve())

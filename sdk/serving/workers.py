@@ -31,7 +31,8 @@ from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import ThreadWorker
 
 from longshore.serving.control import Answer, Request, ask, serve_control
-from longshore.serving.server import WSGI, Process, run_loop
+from longshore.serving.listeners import listener_of, run_loop
+from longshore.serving.server import WSGI, Process
 
 if TYPE_CHECKING:
     from longshore.serving.application import Application
@@ -73,7 +74,7 @@ class _Workers(BaseApplication):
 
     def load_config(self) -> None:
         options = self.options
-        worker = WsgiWorker if options.framework in WSGI else AsgiWorker
+        worker = WsgiWorker if options.server in WSGI else AsgiWorker
         settings = {
             "workers": options.workers,
             "threads": options.threads,
@@ -128,6 +129,8 @@ def _worker_is_gone(_: Any, worker: Worker) -> None:
 
 class WsgiWorker(ThreadWorker):
     """Gunicorn's threads, with sockets that are taken over while it runs."""
+
+    sockets: list[socket.socket]
 
     def run(self) -> None:
         serve_control(self.app.control(self.age), self._control)
@@ -198,14 +201,15 @@ class AsgiWorker(Worker):
 
     def run(self) -> None:
         options = self.app.options
-        process = Process(self.app.application, self.wsgi, None, self.sockets, options.drain_seconds)
+        listener = listener_of("uvicorn", self.wsgi, options.drain_seconds)
+        process = Process(self.app.application, listener, None, self.sockets, options.drain_seconds)
 
         async def serve() -> None:
             beats = asyncio.create_task(self._beat())
             await process.run(self.app.control(self.age), lambda: None)
             beats.cancel()
 
-        run_loop(serve)
+        run_loop("uvicorn", serve())
 
     async def _beat(self) -> None:
         while True:
@@ -215,6 +219,8 @@ class AsgiWorker(Worker):
 
 class _Arbiter(gunicorn_arbiter.Arbiter):
     """Gunicorn's arbiter, told what to do through a control socket as well."""
+
+    LISTENERS: list[socket.socket]
 
     def handle_hup(self) -> None:
         # Gunicorn's own would start all workers anew, and end those that serve

@@ -27,7 +27,7 @@ from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, T
 
 __all__ = ["FRAMEWORKS", "Release", "Service"]
 
-FRAMEWORKS: Final = ("fastapi", "flask")
+FRAMEWORKS: Final = ("fastapi", "flask", "django")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -293,3 +294,22 @@ def test_stop_ends_the_server(longshore):
     assert not alive(server["pid"])
     with pytest.raises(requests.ConnectionError):
         predict(done.step("deploy-model")["outputs"]["url"])
+
+
+def test_a_service_moves_to_django_and_back_without_a_failed_request(longshore, clients):
+    first = longshore.run()
+    url = first.step("deploy-model")["outputs"]["url"]
+    with clients(f"{url}/v1/models/penguins:predict", ROW) as load:
+        for framework in ("django", "fastapi"):
+            done = longshore.run(framework=framework)
+            assert done.code == 0, done.err
+            assert done.step("deploy-model")["outputs"]["url"] == url
+            if framework == "django":
+                assert done.step("monitor-endpoint")["outputs"]["errors"] == 0
+                assert requests.get(f"{url}/admin/login/", timeout=10).status_code == 200
+    assert load.failures == []
+    assert load.answered > 100
+    with sqlite3.connect(longshore.home / "django" / "django.db") as connection:
+        (written,) = connection.execute("SELECT count(*) FROM longshore_prediction WHERE status = 200").fetchone()
+    connection.close()
+    assert written > 69

@@ -52,6 +52,9 @@ def test_a_deployment_and_a_service_with_labels_and_annotations():
 def test_the_server_is_told_what_to_load_and_may_do_nothing_else():
     server = container()
     assert server["image"] == server_image("fastapi")
+    flask = rendered(replace(RELEASE, service=replace(SERVICE, framework="flask")))[0]["spec"]["template"]["spec"]
+    assert flask["containers"][0]["image"] == server_image("flask")
+    assert "--framework=flask" in flask["containers"][0]["args"]
     assert "--model=s3://models/iris/3" in server["args"]
     assert f"--digest={MODEL.digest}" in server["args"]
     assert f"--revision={RELEASE.revision}" in server["args"]
