@@ -25,6 +25,7 @@ _COMMANDS: Final = {
     "components": ("longshore.cli.catalogue", "List the components, or describe one."),
     "compile": ("longshore.cli.catalogue", "Write a pipeline or component as Kubeflow YAML."),
     "local": ("longshore.cli.local", "Look after the servers on this machine."),
+    "serve": ("longshore.cli.serve", "Serve a model on this machine, in the foreground."),
     "predict": ("longshore.cli.predict", "Ask a service for predictions."),
     "promote": ("longshore.cli.traffic", "Move requests of a service to the revision deployed last."),
     "rollback": ("longshore.cli.traffic", "Serve again what a service served before."),

@@ -51,6 +51,7 @@ _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 _log = logging.getLogger("longshore.serving")
+_access = logging.getLogger("longshore.access")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ class Application:
             None allows all.
         record: Is given each prediction request once it is answered, and must return at once; none that was refused
             before its body was read.
+        access_log: Whether each request is logged.
 
     Attributes:
         draining: Set to True, readiness is refused and each connection closed with its next answer; predictions go on
@@ -169,9 +171,10 @@ class Application:
         seconds: float = TIME_LIMIT_SECONDS,
         authorise: Callable[[Mapping[bytes, bytes]], str | None] | None = None,
         record: Callable[[Recorded], None] | None = None,
+        access_log: bool = False,
     ) -> None:
         self.models, self.body_limit, self.seconds = models, body_limit, seconds
-        self.authorise, self.record = authorise, record
+        self.authorise, self.record, self.access_log = authorise, record, access_log
         self.metrics: Metrics = models.default.metrics
         self.draining = False
         self.reload: Callable[[], bool] | None = None
@@ -180,6 +183,23 @@ class Application:
         """Finish what is written beside the answers; no request is to come any more."""
         if (capture := self.models.default.capture) is not None:
             capture.close()
+
+    def count(self, method: str, path: str, route: str | None, status: int, seconds: float, **ids: str) -> None:
+        """Count a request that has ended, and log it if that is wanted.
+
+        Args:
+            method: Its method.
+            path: Its path.
+            route: Template of the route that it found.
+            status: What was answered.
+            seconds: How long that took.
+            ids: Its ``request_id`` and ``trace_id``.
+        """
+        self.metrics.observe(method, route, status, seconds)
+        if self.access_log:
+            extra = {"method": method, "path": path, "route": route, "status": status, "seconds": round(seconds, 6)}
+            request_id = ids.get("request_id", "-")
+            _access.info("%s %r %d %.6f %s", method, path, status, seconds, request_id, extra={**extra, **ids})
 
     @classmethod
     def of(cls, *predictors: Predictor, **options: Any) -> Application:
@@ -362,9 +382,10 @@ class Exchange:
             size: Bytes of its body.
         """
         seconds = time.perf_counter() - self._began
-        metrics = self._application.metrics
-        metrics.in_flight.dec()
-        metrics.observe(self.method, None if self._route is None else self._route.template, status, seconds)
+        application, route = self._application, None if self._route is None else self._route.template
+        application.metrics.in_flight.dec()
+        ids = self._ids() if application.access_log else {}
+        application.count(self.method, self.path, route, status, seconds, **ids)
         if self._protocol is not None:
             self.predictor.counts.observe_prediction(self._protocol, seconds, self._failed)
             if self._application.record is not None and self._size >= 0:
@@ -389,11 +410,14 @@ class Exchange:
         return None if self._route is None else self._route.reads
 
     def _log(self, message: str, *values: Any, cause: BaseException | None) -> None:
-        extra = {"request_id": self.request_id}
+        _log.error(message, *values, exc_info=cause, extra=self._ids())
+
+    def _ids(self) -> dict[str, str]:
+        ids = {"request_id": self.request_id}
         trace = _TRACE.fullmatch(self._headers.get(b"traceparent", b""))
         if trace is not None:
-            extra["trace_id"] = trace[1].decode()
-        _log.error(message, *values, exc_info=cause, extra=extra)
+            ids["trace_id"] = trace[1].decode()
+        return ids
 
 
 @lru_cache(maxsize=1024)

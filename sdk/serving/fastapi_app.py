@@ -59,6 +59,8 @@ def create_app(application: Application, *, waiting: int = WAITING) -> FastAPI:
             f"Revision {predictor.revision}."
         ),
         redoc_url=None,
+        # it shows the model's columns and rows, which are not for everyone where a token is needed
+        openapi_url="/openapi.json" if application.authorise is None else None,
     )
     app.state.application = application
     for route in ROUTES:
@@ -134,4 +136,5 @@ class Observed:
                 await _error(500, protocol.unexpected(error))(scope, receive, observed)
             finally:
                 route = getattr(scope.get("route"), "path", None)
-                metrics.observe(scope["method"], route, status or 500, time.perf_counter() - began)
+                seconds = time.perf_counter() - began
+                self._application.count(scope["method"], scope["path"], route, status or 500, seconds)

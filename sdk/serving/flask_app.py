@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import flask
 from werkzeug.exceptions import HTTPException
 
 from longshore.serving import protocol
-from longshore.serving.application import ROUTES, Application, Request, Route
+from longshore.serving.application import ROUTES, Application, Request, Route, find_route
 from longshore.serving.wsgi import headers_of, read_body
 
 __all__ = ["create_app"]
@@ -29,7 +30,7 @@ def create_app(application: Application) -> flask.Flask:
     for route in ROUTES:
         rule = route.template.replace("{", "<").replace("}", ">")
         app.add_url_rule(rule, f"{route.method} {route.template}", _view(application, route), methods=[route.method])
-    app.register_error_handler(HTTPException, _refused)
+    app.register_error_handler(HTTPException, functools.partial(_refused, application))
     return app
 
 
@@ -44,9 +45,14 @@ def _view(application: Application, route: Route) -> Callable[..., flask.Respons
     return view
 
 
-def _refused(error: HTTPException) -> Any:
-    path, reasons = flask.request.path, {404: "there is no", 405: f"{flask.request.method} is not for"}
-    text = f"{reasons.get(error.code or 500, error.description)} {path}; GET /v2/models/NAME says what the model takes"
+def _refused(application: Application, error: HTTPException) -> Any:
+    request = flask.request
+    if request.routing_exception is not None and find_route(request.method, request.path) is None:
+        # counted, logged and told as for the other frameworks
+        answer = application.answer(Request(request.method, request.path, headers_of(request.environ)))
+        allowed = [pair for pair in error.get_headers() if pair[0].lower() == "allow"]
+        return flask.Response(answer.body, answer.status, headers=[*answer.headers, *allowed])
+    text = f"{error.description} {request.path}"
     headers = [pair for pair in error.get_headers() if pair[0].lower() == "allow"]
     return flask.Response(
         protocol.encode({"error": text}), error.code or 500, headers=headers, content_type="application/json"

@@ -69,6 +69,7 @@ class UvicornListener:
                 app,
                 lifespan="off",
                 access_log=False,
+                log_config=None,
                 log_level="warning",
                 # nothing here asks who the client is
                 proxy_headers=False,

@@ -6,12 +6,12 @@ import gc
 import logging
 import os
 import signal
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longshore.errors import InvalidValue, LongshoreError
+from longshore.serving.log import configure
 from longshore.spec.checks import check_digest
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def add_model_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--drain-seconds", type=float, default=10, help="time to finish requests in when told to end")
 
 
-def set_up() -> None:
+def set_up(log_format: str = "text") -> None:
     """Log to standard error, and end at once on a TERM as long as nothing is served yet."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    configure(log_format)
     signal.signal(signal.SIGTERM, _leave)
 
 

@@ -27,6 +27,7 @@ from longshore.errors import InvalidValue, MissingExtra
 from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
 from longshore.serving.listeners import Listener, check_daphne, listener_of, run_loop
+from longshore.serving.log import FORMATS
 from longshore.serving.process import add_model_arguments, log_failure, set_up, settle, source_of
 from longshore.spec.service import FRAMEWORKS
 
@@ -204,6 +205,11 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
     parser.add_argument("--grpc-connection-seconds", type=float, help="how long a connection of gRPC lasts; 10 without")
     parser.add_argument("--max-waiting", type=int, help="requests that may wait; more are refused (503). 4096 without")
+    parser.add_argument(
+        "--token-file", type=Path, help="file of the tokens that may ask, one a line; anyone without it"
+    )
+    parser.add_argument("--log-format", choices=FORMATS, default="text", help="lines of text, or of JSON; text without")
+    parser.add_argument("--access-log", action="store_true", help="log a line for each request")
     parser.add_argument("--control", type=Path, help="path of the control socket")
     parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
@@ -213,7 +219,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to end; 0 then, 1 if the model could not be served."""
     options = _parse(arguments)
-    set_up()
+    set_up(options.log_format)
     notify = _Notify(options.notify_fd)
     # never closed: the lock must last until the very end of the process
     if options.lock and not acquire(os.open(options.lock, os.O_RDWR | os.O_CREAT, 0o600), _LOCK_SECONDS):
@@ -265,6 +271,8 @@ def _check(options: Namespace) -> None:
         raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
     if options.grpc_port is not None and (options.server in WSGI or options.workers > 1):
         raise InvalidValue("grpc-port", options.grpc_port, "gRPC is served beside fastapi, by one worker")
+    if options.grpc_port is not None and options.token_file is not None:
+        raise InvalidValue("grpc-port", options.grpc_port, "gRPC asks for no token: leave it out, or token-file")
 
 
 def _with_workers(options: Namespace, private: socket.socket, notify: _Notify) -> int:
@@ -297,9 +305,11 @@ def load_app(options: Namespace) -> tuple[Application, Any]:
     """
     from longshore.serving.application import Application
     from longshore.serving.loading import Reload, load_models
+    from longshore.serving.tokens import TokenFile
 
     source = source_of(options)
-    application = Application(load_models(source))
+    authorise = None if options.token_file is None else TokenFile(options.token_file)
+    application = Application(load_models(source), authorise=authorise, access_log=options.access_log)
     application.reload = Reload(application, functools.partial(load_models, source))
     app = _app(application, options)
     settle()
@@ -321,8 +331,10 @@ def _app(application: Application, options: Namespace) -> Any:
             return create_wsgi_app(application, told)
         return create_asgi_app(application, told, waiting=waiting)
     if options.framework == "flask":
-        from longshore.serving import flask_app
-
+        try:
+            from longshore.serving import flask_app
+        except ModuleNotFoundError as error:
+            raise MissingExtra("serving with Flask", "flask", "flask") from error
         return flask_app.create_app(application)
     from longshore.serving.fastapi_app import create_app
 

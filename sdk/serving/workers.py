@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn import arbiter as gunicorn_arbiter
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 from gunicorn.workers.gthread import ThreadWorker
 
@@ -43,6 +44,15 @@ _AGAIN_SECONDS: Final = 1.0
 _BEAT_SECONDS: Final = 1.0
 
 _log = logging.getLogger("longshore.serving")
+
+
+class _Logger(Logger):
+    """What Gunicorn logs goes where the rest does, in its form."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 class _Workers(BaseApplication):
@@ -72,7 +82,7 @@ class _Workers(BaseApplication):
             "graceful_timeout": max(1, round(options.drain_seconds)),
             "control_socket_disable": True,
             "loglevel": "warning",
-            "errorlog": "-",
+            "logger_class": _Logger,
             "keepalive": 5,
             "post_worker_init": _worker_is_up,
             "child_exit": _worker_is_gone,
@@ -133,6 +143,7 @@ class WsgiWorker(ThreadWorker):
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.app.application.draining = True
         super().handle_exit(sig, frame)
+        self.method_queue.defer(self._close_listeners)
 
     def _control(self, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""
@@ -165,8 +176,17 @@ class WsgiWorker(ThreadWorker):
     def _retire(self) -> None:
         self.app.application.draining = True
         self.alive = False
+        self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        # Gunicorn leaves them open until the last answer: who connects meanwhile would wait for nothing and be cut off
         self.set_accept_enabled(False)
         for sock in self.sockets:
+            sock.setblocking(False)
+            before = -1
+            while self.nr_conns > before:
+                before = self.nr_conns
+                self.accept(sock)
             sock.close()
         self.sockets = []
 
