@@ -267,6 +267,8 @@ def _check(options: Namespace) -> None:
             raise InvalidValue("workers", options.workers, "daphne is one process: use gunicorn for several")
     if options.require_token and options.framework != "django":
         raise InvalidValue("require-token", options.framework, "users and their tokens are there with django only")
+    if options.token_file is not None and options.framework == "django":
+        raise InvalidValue("token-file", "a path", "django has users with tokens of their own: use require-token")
     if options.workers < 1 or options.threads < 1:
         raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
     if options.grpc_port is not None and (options.server in WSGI or options.workers > 1):

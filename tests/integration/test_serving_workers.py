@@ -277,6 +277,7 @@ def test_all_workers_load_anew_on_a_hup_and_keep_what_they_have_if_they_cannot(s
         (["--workers=2", "--grpc-port=0"], "gRPC is served beside fastapi, by one worker"),
         (["--workers=0"], "there is at least one"),
         (["--framework=rails"], "use one of fastapi, flask"),
+        (["--framework=django", "--token-file=tokens"], "django has users with tokens of their own"),
     ],
 )
 def test_what_does_not_go_together_is_refused(stored, options, why):
