@@ -4,96 +4,31 @@ Starts ``python -m longshore.serving`` as a process, with real clients, signals 
 """
 
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import requests
-from prometheus_client.parser import text_string_to_metric_families
-from sklearn.datasets import load_iris
+from harness.serving import INFER, PREDICT, ROWS, Asking, refused, save_iris, serving, wait_for
 
-from longshore.packaging import save_model
-from longshore.training.fit import train_sklearn
-
-NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
-ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
-PREDICT, INFER = "/v1/models/iris:predict", "/v2/models/iris/infer"
 SETTINGS = [("flask", 1), ("flask", 2), ("fastapi", 2)]
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    iris = load_iris(as_frame=True)
-    table = iris.data.set_axis(NAMES, axis="columns")
-    table["species"] = [int(index) for index in iris.target]
-    trained = train_sklearn(table, target="species", estimator="sklearn.tree.DecisionTreeClassifier")
     directory = tmp_path_factory.mktemp("models") / "iris"
-    save_model(directory, trained.model, trained.card)
+    save_iris(directory)
     return directory
-
-
-@dataclass
-class Server:
-    process: subprocess.Popen
-    url: str
-    log: Path
-
-    def get(self, path, **options):
-        return requests.get(f"{self.url}{path}", timeout=30, **options)
-
-    def post(self, path, content=None, **options):
-        return requests.post(f"{self.url}{path}", json=content, timeout=30, **options)
-
-    def workers(self) -> set[int]:
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return {int(pid) for pid in path.read_text().split()}
-
-    def samples(self, name, **labels):
-        families = text_string_to_metric_families(self.get("/metrics").text)
-        return [
-            s.value
-            for family in families
-            for s in family.samples
-            if s.name == name and labels.items() <= s.labels.items()
-        ]
-
-
-@contextmanager
-def running(model, tmp_path, *options, ends=0):
-    log = tmp_path / "log"
-    command = [sys.executable, "-m", "longshore.serving", f"--model={model}", "--name=iris", "--revision=iris-1"]
-    with log.open("wb") as output, subprocess.Popen([*command, *options], stdout=output, stderr=output) as process:
-        try:
-            found = wait_for(lambda: re.search(r"is ready on port (\d+)", log.read_text()) or process.poll())
-            assert isinstance(found, re.Match), log.read_text()
-            yield Server(process, f"http://127.0.0.1:{found[1]}", log)
-        finally:
-            process.terminate()
-            assert process.wait(30) == ends, log.read_text()
-
-
-def wait_for(found, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.02)
-    return value
 
 
 @pytest.fixture(params=SETTINGS, ids=lambda setting: f"{setting[0]}-{setting[1]}", scope="module")
 def server(request, stored, tmp_path_factory):
     framework, workers = request.param
     place = tmp_path_factory.mktemp("server")
-    with running(stored, place, f"--framework={framework}", f"--workers={workers}") as found:
+    with serving(stored, place / "log", f"--framework={framework}", f"--workers={workers}") as found:
         found.count = workers
         yield found
 
@@ -108,7 +43,7 @@ def test_what_is_asked_is_answered(server):
     assert server.get("/v2/models/iris").json()["name"] == "iris"
     assert server.get("/v2/health/ready").json() == {"ready": True, "revision": "iris-1"}
     assert server.get("/v2/health/live").status_code == 200
-    assert len(server.workers()) == server.count
+    assert len(server.children()) == server.count
 
 
 def chunks():
@@ -150,61 +85,47 @@ def test_what_does_not_fit_is_refused_as_json(server, method, path, body, status
 
 def test_metrics_are_those_of_all_workers(server):
     name, labels = "longshore_prediction_duration_seconds_count", {"protocol": "v1"}
-    (before,) = server.samples(name, **labels)
-    rows = sum(server.samples("longshore_feature_bin_total", feature="petal_width"))
+    before, rows = server.counted(name, **labels), server.counted("longshore_batch_rows_sum")
     for _ in range(40):
         assert server.post(PREDICT, {"instances": ROWS}).ok
     assert server.samples(name, **labels) == [before + 40]
+    assert server.counted("longshore_batch_rows_sum") == rows + 80
     assert server.samples("longshore_model_info") == [1]
     assert server.samples("http_requests_in_flight") == [1]
-    wait_for(lambda: sum(server.samples("longshore_feature_bin_total", feature="petal_width")) == rows + 80, 10)
-
-
-def ask_all_the_time(server, end, answers, failures):
-    while not end.is_set():
-        try:
-            answer = server.post(PREDICT, {"instances": ROWS})
-            answers.append(answer.json()["predictions"])
-        except (requests.RequestException, ValueError) as error:
-            failures.append(error)
-
-
-@contextmanager
-def clients(server, count=4):
-    end, answers, failures = threading.Event(), [], []
-    threads = [threading.Thread(target=ask_all_the_time, args=(server, end, answers, failures)) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield answers, failures
-    finally:
-        end.set()
-        for thread in threads:
-            thread.join(30)
+    # the others count theirs within a second
+    wait_for(lambda: server.counted("longshore_feature_bin_total", feature="petal_width") == rows + 80)
 
 
 @pytest.mark.parametrize(("framework", "count"), [("flask", 2), ("fastapi", 2)])
 def test_a_killed_worker_is_replaced_and_the_other_one_serves_meanwhile(stored, tmp_path, framework, count):
-    with running(stored, tmp_path, f"--framework={framework}", f"--workers={count}") as server:
-        before = server.workers()
-        with clients(server) as (answers, failures):
-            wait_for(lambda: len(answers) > 20)
-            counted = server.samples("longshore_prediction_duration_seconds_count", protocol="v1")[0]
+    with serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
+        before = server.children()
+        with Asking(server) as clients:
+            clients.wait_for(20)
+            counted = server.counted("longshore_prediction_duration_seconds_count", protocol="v2")
             os.kill(min(before), signal.SIGKILL)
-            new = wait_for(lambda: len(now := server.workers()) == count and now - before)
-            so_far = len(answers)
-            wait_for(lambda: len(answers) > so_far + 20)
+            wait_for(lambda: len(now := server.children()) == count and now - before)
+            clients.wait_for(20)
         # at most what the killed one was at
-        assert len(failures) <= 4
-        assert all(answer == [0, 2] for answer in answers)
-        assert server.samples("longshore_prediction_duration_seconds_count", protocol="v1")[0] >= counted + 20
+        assert len(clients.failures) <= 4
+        assert all(answer["outputs"][0]["data"] == [0, 2] for answer in clients.answers)
+        assert server.counted("longshore_prediction_duration_seconds_count", protocol="v2") >= counted + 20
         assert server.samples("longshore_model_info") == [1]
-        assert new.isdisjoint(before)
+
+
+@pytest.mark.parametrize(("framework", "count"), SETTINGS)
+def test_under_load_nothing_is_lost_that_was_accepted(stored, tmp_path, framework, count):
+    with serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
+        with Asking(server) as clients:
+            clients.wait_for(50)
+            server.process.terminate()
+            assert server.process.wait(30) == 0
+        assert clients.failures == []
 
 
 @pytest.mark.parametrize(("framework", "count"), SETTINGS)
 def test_what_has_begun_is_answered_after_a_term(stored, tmp_path, framework, count):
-    with running(stored, tmp_path, f"--framework={framework}", f"--workers={count}") as server:
+    with serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         body = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -218,18 +139,13 @@ def test_what_has_begun_is_answered_after_a_term(stored, tmp_path, framework, co
             # both are in the hands of workers
             wait_for(lambda: server.samples("http_requests_in_flight")[0] >= 1)
             server.process.terminate()
-            wait_for(lambda: refused(address))
+            wait_for(lambda: refused(server.url))
             slow.sendall(body[10:])
             # answered, and then ended
             answered = b"".join(iter(lambda: slow.recv(4096), b""))
             assert answered.startswith(b"HTTP/1.1 200"), answered
             assert answered.endswith(b'{"predictions":[0]}')
         assert server.process.wait(30) == 0
-
-
-def refused(address) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(address) != 0
 
 
 @pytest.mark.parametrize(("framework", "count"), [("flask", 1), ("fastapi", 2)])
@@ -254,8 +170,8 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(stored, t
 def test_all_workers_load_anew_on_a_hup_and_keep_what_they_have_if_they_cannot(stored, tmp_path, framework, count):
     repository = tmp_path / "iris"
     shutil.copytree(stored, repository / "1")
-    with running(repository, tmp_path, f"--framework={framework}", f"--workers={count}") as server:
-        before = server.workers()
+    with serving(repository, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
+        before = server.children()
         shutil.copytree(stored, repository / "2")
         server.process.send_signal(signal.SIGHUP)
         outcome = {"outcome": "success"}
@@ -267,7 +183,7 @@ def test_all_workers_load_anew_on_a_hup_and_keep_what_they_have_if_they_cannot(s
         wait_for(lambda: server.samples("longshore_reloads_total", outcome="failure") == [count])
         for _ in range(10):
             assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}
-        assert server.workers() == before
+        assert server.children() == before
 
 
 @pytest.mark.parametrize(
