@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -14,6 +15,10 @@ __all__ = ["ROUTERS", "Router"]
 
 RouterKind = Literal["nginx", "gateway-api", "istio"]
 ROUTERS: Final = ("nginx", "gateway-api", "istio")
+
+# what of it gets into Nginx's configuration has no other characters
+_CLIENT: Final = re.compile(r"address|header:[A-Za-z][A-Za-z0-9-]{0,63}|cookie:[A-Za-z0-9_]{1,64}")
+_NGINX_ONLY: Final = {"client": "address", "sticky": False, "requests_per_second": None, "timeout_seconds": 60}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,11 @@ class Router:
             gateway has no say.
         replicas: Pods of the service's own Nginx.
         image: Its image; None is the official one that needs no root.
+        client: What tells one client of the service's own Nginx from another: ``address``, ``header:NAME`` or
+            ``cookie:NAME``; requests without that header or cookie go by address.
+        sticky: Whether a client keeps to one revision; otherwise each request is drawn by itself.
+        requests_per_second: How many requests a client may make; more are answered with 429. None is no limit.
+        timeout_seconds: How long a revision may take for an answer; then it is 504.
     """
 
     kind: RouterKind
@@ -38,6 +48,10 @@ class Router:
     url: str | None = None
     replicas: int = 2
     image: str | None = None
+    client: str = "address"
+    sticky: bool = False
+    requests_per_second: int | None = None
+    timeout_seconds: int = 60
 
     def __post_init__(self) -> None:
         check_choice("Router.kind", self.kind, ROUTERS)
@@ -56,6 +70,11 @@ class Router:
         check_range("Router.replicas", self.replicas, 1)
         if self.image is not None:
             check_image("Router.image", self.image)
+        if not _CLIENT.fullmatch(self.client):
+            raise InvalidValue("Router.client", self.client, "use address, header:NAME or cookie:NAME")
+        if self.requests_per_second is not None:
+            check_range("Router.requests_per_second", self.requests_per_second, 1)
+        check_range("Router.timeout_seconds", self.timeout_seconds, 1)
 
     def _check_gateway(self) -> None:
         if self.kind == "nginx":
@@ -64,6 +83,14 @@ class Router:
                     raise InvalidValue(f"Router.{name}", getattr(self, name), "the service's own Nginx has no gateway")
         elif self.image is not None:
             raise InvalidValue("Router.image", self.image, "only the kind nginx runs an image")
+        else:
+            for name, value in _NGINX_ONLY.items():
+                if getattr(self, name) != value:
+                    raise InvalidValue(
+                        f"Router.{name}",
+                        getattr(self, name),
+                        f"only the kind nginx has it: {self.kind} has its own way",
+                    )
         if self.gateway is None:
             if self.kind == "gateway-api":
                 raise InvalidValue("Router.gateway", None, "name the Gateway: NAME or NAMESPACE/NAME")

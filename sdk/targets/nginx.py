@@ -42,6 +42,7 @@ _CONFIGURATION: Final = "longshore.dev/nginx.conf"
 _DIRECTORY: Final = "/etc/longshore"
 _READY: Final = "/-/nginx/ready"
 _MIRROR: Final = "/-/nginx/mirror"
+_PLAIN: Final = Router(kind="nginx")
 # the model server's own limit
 _BODY_LIMIT: Final = "32m"
 
@@ -49,27 +50,46 @@ _WHOLE: Final = """\
 daemon off;
 worker_processes 2;
 error_log stderr warn;
-pid /tmp/nginx.pid;
+pid {place}/nginx.pid;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    client_body_temp_path /tmp/body;
-    proxy_temp_path /tmp/proxy;
-    fastcgi_temp_path /tmp/fastcgi;
-    uwsgi_temp_path /tmp/uwsgi;
-    scgi_temp_path /tmp/scgi;
+    server_tokens off;
+    client_body_temp_path {place}/body;
+    proxy_temp_path {place}/proxy;
+    fastcgi_temp_path {place}/fastcgi;
+    uwsgi_temp_path {place}/uwsgi;
+    scgi_temp_path {place}/scgi;
     client_max_body_size {body_limit};
     client_body_buffer_size 1m;
     proxy_http_version 1.1;
     proxy_set_header Connection "";
     proxy_set_header Host $host;
-    proxy_set_header X-Request-ID $request_id;
+    proxy_set_header X-Request-ID $longshore_id;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+    proxy_connect_timeout 5s;
     proxy_read_timeout {timeout_seconds}s;
+    map $http_x_request_id $longshore_id {{ "~^[A-Za-z0-9._:-]{{1,128}}$" $http_x_request_id; default $request_id; }}
+    map {client} $longshore_client {{ "" $remote_addr; default {client}; }}
 {parts}
     server {{
-        listen {port};
+        listen {listen};
+        default_type application/json;
+        error_page 404 = @unknown;
+        error_page 413 = @too_large;
+        error_page 429 = @too_many;
+        error_page 502 503 = @away;
+        error_page 504 = @too_slow;
+        location @unknown {{ return 404 '{{"error":"there is no such path"}}'; }}
+        location @too_large {{ return 413 '{{"error":"the body is larger than {body_limit}: send fewer rows"}}'; }}
+        location @too_many {{
+            add_header Retry-After 1 always;
+            return 429 '{{"error":"too many requests: come again in a second"}}';
+        }}
+        location @away {{ return 502 '{{"error":"the revision does not answer: come again"}}'; }}
+        location @too_slow {{ return 504 '{{"error":"there was no answer within {timeout_seconds} seconds"}}'; }}
         location = {ready} {{ return 200; }}
+        location ~ ^/(metrics|admin|static)(/|$) {{ return 404; }}
 {locations}
     }}
 }}
@@ -78,7 +98,7 @@ http {{
 _SERVE: Final = """\
         location / {{
             add_header X-Longshore-Revision $revision always;
-{mirror}            proxy_pass http://$revision;
+{more}            proxy_pass http://$revision;
         }}"""
 
 # a location that is for Nginx itself only; an answer of its own makes no copy
@@ -95,35 +115,62 @@ def nginx_configuration(
     hosts: Mapping[str, str],
     mirror: tuple[str, int] | None = None,
     *,
-    timeout_seconds: int = 60,
+    router: Router = _PLAIN,
+    salt: str = "",
+    listen: str = str(NGINX_PORT),
+    place: str = "/tmp",  # noqa: S108 - the pod's own
 ) -> str:
     """Nginx's configuration.
+
+    What is no model's business is not let through: ``/metrics``, and the panel of Django at ``/admin``.
 
     Args:
         shares: Percent of the requests by revision; together 100.
         hosts: Host of each revision, with its port if it is not 80; that of the mirrored one, too.
         mirror: The revision that gets copies, and of how many percent of the requests.
-        timeout_seconds: For a part of an answer.
+        router: Who is a client, what it may, and for how long it waits.
+        salt: Name of the service: clients that keep to a revision are drawn for each service anew.
+        listen: Port, or address and port.
+        place: Directory that it may write to.
     """
     parts = [f"upstream {revision} {{ server {host}; keepalive 32; }}" for revision, host in sorted(hosts.items())]
     # the last one takes what is left, and with it what rounding leaves
     *some, (last, _) = shares.items()
-    parts.append(_split("$request_id", "revision", dict(some), last))
-    locations = [_SERVE.format(mirror=f"            mirror {_MIRROR};\n" if mirror else "")]
+    key = f"{salt}$longshore_client" if router.sticky else "$request_id"
+    parts.append(_split(key, "revision", dict(some), last))
+    more = ""
+    if router.requests_per_second is not None:
+        rate = router.requests_per_second
+        parts.append(f"limit_req_zone $longshore_client zone=clients:10m rate={rate}r/s;")
+        parts.append("limit_req_status 429;")
+        # as many again at once, which is what clients do that ask once a second
+        more += f"            limit_req zone=clients burst={rate} nodelay;\n"
+    locations = []
     if mirror is not None:
         revision, percent = mirror
+        more += f"            mirror {_MIRROR};\n"
         # drawn anew: which requests are copied must not depend on who answers them
         given = ({}, revision) if percent == 100 else ({revision: percent}, '""')
         parts.append(_split("mirror$request_id", "copy", *given))
         locations.append(_COPY.format(mirror=_MIRROR))
     return _WHOLE.format(
         body_limit=_BODY_LIMIT,
-        timeout_seconds=timeout_seconds,
-        port=NGINX_PORT,
+        timeout_seconds=router.timeout_seconds,
+        client=_client(router.client),
+        listen=listen,
+        place=place,
         ready=_READY,
         parts="\n".join(f"    {part}" for part in parts),
-        locations="\n".join(locations),
+        locations="\n".join([_SERVE.format(more=more), *locations]),
     )
+
+
+def _client(named: str) -> str:
+    """Nginx's variable of what tells clients apart."""
+    kind, _, name = named.partition(":")
+    if kind == "address":
+        return "$remote_addr"
+    return f"$http_{name.lower().replace('-', '_')}" if kind == "header" else f"$cookie_{name}"
 
 
 def _split(key: str, variable: str, shares: Mapping[str, int], rest: str) -> str:
