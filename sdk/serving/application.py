@@ -47,6 +47,9 @@ BINARY: Final = "application/octet-stream"
 TIME_LIMIT_SECONDS: Final = 60.0
 """How long a prediction may take, unless another time is given."""
 
+_LONGEST: Final = 512
+"""A model's name has at most 63 characters, so no path of these routes is longer."""
+
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
@@ -420,9 +423,14 @@ class Exchange:
         return ids
 
 
-@lru_cache(maxsize=1024)
 def find_route(method: str, path: str) -> Found | None:
     """The route that answers a path, and the parameters in it; None if there is none."""
+    # what strangers send must not fill memory
+    return _find_route(method, path) if len(path) <= _LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _find_route(method: str, path: str) -> Found | None:
     for route, pattern in _PATTERNS:
         if route.method == method and (found := pattern.fullmatch(path)) is not None:
             return route, found.groupdict()

@@ -137,12 +137,21 @@ def servers(folder: Path, directory: Path) -> dict[str, Server]:
         return {size: Payload(path, _dump({name: given})) for size, given in (("small", small), ("large", large))}
 
     ours = [sys.executable, "-m", "longshore.serving", f"--model={directory}", "--name=iris", "--revision=iris-1"]
+    plain = [f"{Path(sys.executable).parent}/gunicorn", f"--bind=127.0.0.1:{PORT}", "--workers=1", "--threads=16"]
+    peers = {"MODEL": model, "PYTHONPATH": str(HERE / "peers")}
+    own = {"small": both["small"]}
     flow = _environment("mlflow")
     stored = folder / "mlflow"
     script = "import sys, joblib, mlflow.sklearn as m; m.save_model(joblib.load(sys.argv[1]), sys.argv[2])"
     subprocess.run([f"{flow}/python", "-c", script, model, str(stored)], check=True, capture_output=True)
     return {
         LONGSHORE: Server([*ours, f"--port={PORT}"], both),
+        "longshore, Flask": Server([*ours, f"--port={PORT}", "--framework=flask"], own),
+        "plain Flask": Server([*plain, "flask_iris:app"], own, peers),
+        "longshore, Django": Server(
+            [*ours, f"--port={PORT}", "--framework=django"], own, {"LONGSHORE_HOME": str(folder / "home")}
+        ),
+        "plain Django": Server([*plain, "django_iris:app"], own, peers),
         "KServe's server": Server([sys.executable, str(HERE / "peers/kserve_iris.py"), model, str(PORT)], both),
         "MLServer": Server(
             [f"{_environment('mlserver')}/mlserver", "start", str(_mlserver(folder, model))],
@@ -305,7 +314,16 @@ def bench() -> list[Row]:
     found: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench_serving.json").write_text(json.dumps(found, indent=2) + "\n")
-    rows = []
+    rows = list[Row]()
+    for face in ("Flask", "Django"):
+        for clients in (1, 64):
+            rate = found[f"rate {clients}"]
+            ours, theirs = rate.pop(f"longshore, {face}"), rate.pop(f"plain {face}")
+            name = f"{face}, one row, {clients} client{'s' if clients > 1 else ''}"
+            rows.append(compare(name, "req/s", ours, f"plain {face}", theirs, ratio_at_least=1.5))
+    for figures in found.values():
+        for server in [server for server in figures if server.startswith(("longshore, ", "plain "))]:
+            del figures[server]
     goals: dict[str, tuple[str, str, dict[str, float]]] = {
         "rate 1": ("one row, 1 client", "req/s", {"ratio_at_least": 2}),
         "p99 1": ("one row, 1 client: p99", "ms", {}),
