@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError"
 _IMAGE: Final = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 _MOUNT: Final = frozenset({"FailedMount", "FailedAttachVolume"})
 _CRASH: Final = "CrashLoopBackOff"
+_SYNC: Final = re.compile(r"failed to sync \w+ cache")
+"""What a kubelet says that has not heard of an object yet."""
+
 _GROWING: Final = frozenset({"TriggeredScaleUp", "Nominated"})
 """Reasons of the events by which cluster-autoscaler and Karpenter say that a node is on its way."""
 
@@ -80,6 +84,9 @@ def pod_health(pod: Manifest, events: Sequence[Manifest] = ()) -> Health | None:
             return Health.failed(f"{where}: the image{known} cannot be pulled: {message or reason}")
         if reason in _CONFIG:
             why = f"{where}: {reason}: {message}"
+            if _SYNC.search(message):
+                # it has not even looked: what it finds is told next, if anything is amiss
+                return Health.progressing(why)
             return Health.stalled(why) if _passing(message) else Health.failed(why)
         if reason == _CRASH:
             return Health.failed(f"{where} crashes again and again: {_crash(container)}")

@@ -147,10 +147,16 @@ def test_what_waits_for_others_has_stalled():
     health = pod_health(pod(container("ContainerCreating")), [event("FailedMount", MOUNT)])
     assert health.state is HealthState.STALLED
     assert MOUNT in health.why
-    slow = pod(
-        container("CreateContainerConfigError", "failed to sync secret cache: timed out waiting for the condition")
-    )
+    slow = pod(container("CreateContainerError", "context deadline exceeded"))
     assert pod_health(slow).state is HealthState.STALLED
+
+
+@pytest.mark.parametrize("kind", ["secret", "configmap"])
+def test_a_kubelet_that_has_not_looked_yet_is_waited_for(kind):
+    said = f"failed to sync {kind} cache: timed out waiting for the condition"
+    health = pod_health(pod(container("CreateContainerConfigError", said)))
+    assert health.state is HealthState.PROGRESSING
+    assert said in health.why
 
 
 @pytest.mark.parametrize("reason", ["TriggeredScaleUp", "Nominated"])
