@@ -41,6 +41,9 @@ def train_and_deploy(
     platform: str = "local",
     namespace: Optional[str] = None,
     replicas: int = 1,
+    max_replicas: Optional[int] = None,
+    scale_metric: str = "cpu",
+    scale_target: int = 80,
     cpu: Optional[str] = None,
     memory: Optional[str] = None,
     port: Optional[int] = None,
@@ -76,7 +79,10 @@ def train_and_deploy(
         platform: Where the model is served: ``local``, on this machine, ``rest``, in pods on Kubernetes, or
             ``kserve``.
         namespace: Kubernetes namespace of the service; by default that of the pipeline.
-        replicas: Number of pods that serve.
+        replicas: Number of pods that serve; the least where ``max_replicas`` is given.
+        max_replicas: Largest number of them on Kubernetes; by default it is fixed.
+        scale_metric: What it follows: ``cpu`` or ``memory`` in percent of what each requests.
+        scale_target: The value of that metric that scaling aims at.
         cpu: CPU that each requests.
         memory: Memory that each requests and is limited to.
         port: Port of the service.
@@ -130,6 +136,9 @@ def train_and_deploy(
             platform=platform,
             namespace=namespace,
             replicas=replicas,
+            max_replicas=max_replicas,
+            scale_metric=scale_metric,
+            scale_target=scale_target,
             cpu=cpu,
             memory=memory,
             port=port,

@@ -17,7 +17,9 @@ from longshore.spec import (
     LLMService,
     ModelSource,
     Release,
+    Resources,
     Router,
+    Scaling,
     Service,
 )
 from longshore.spec.checks import check_dns_label, check_subdomain
@@ -41,6 +43,7 @@ _NODE: Final = GraphNode(kind="Sequence", steps=[GraphStep(service="any")])
 _SERVICES: Final = (
     Service(name="any"),
     Service(name="any", kserve=KServeOptions(mode="Knative")),
+    Service(name="any", resources=Resources(cpu="1"), scaling=Scaling(max_replicas=2)),
     *(
         Service(name="any", router=Router(kind=kind, gateway="any" if kind == "gateway-api" else None))
         for kind in ROUTERS
@@ -111,5 +114,6 @@ def _ways(platform: str) -> Iterator[tuple[Target[Any], Deployable]]:
 
 
 def _resource(api_version: str, kind: str) -> tuple[str, str]:
-    """Group and plural of a kind: the kinds that targets use all have the regular one."""
-    return api_version.rpartition("/")[0], f"{kind.lower()}s"
+    """Group and plural of a kind: the kinds that targets use all have the regular one of English."""
+    name = kind.lower()
+    return api_version.rpartition("/")[0], f"{name[:-1]}ies" if name.endswith("cy") else f"{name}s"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -136,7 +136,7 @@ def remove(service: Service, *, target: Target[Any], runtime: Runtime) -> None:
     """Serve a service's models no more, and leave nothing of it; what is gone already is no error."""
     refs = target.objects(service)
     with runtime.lock(refs[0]):
-        runtime.delete(refs)
+        runtime.delete(_applied(refs, runtime))
         runtime.delete(_outlived(service, target, runtime, keep=()))
 
 
@@ -182,15 +182,29 @@ def _beside(release: _R, previous: _R | None) -> _R:
     return replace(release, traffic=replace(release.traffic, base=base))
 
 
+def _applied(refs: Sequence[Ref], runtime: Runtime) -> list[Ref]:
+    """Those of the objects that are there and longshore has applied: others may have the same name."""
+    found = []
+    for ref in refs:
+        manifest = runtime.get(ref)
+        labels = {} if manifest is None else manifest["metadata"].get("labels") or {}
+        if labels.items() >= MANAGED_BY.items():
+            found.append(ref)
+    return found
+
+
 def _outlived(service: Service, target: Target[Any], runtime: Runtime, keep: Collection[str | None]) -> list[Ref]:
     """Objects of revisions that nobody asks any more; what a platform has made of one goes with it."""
-    outlived = []
+    return [ref for ref, revision in _of_revisions(service, target, runtime) if revision not in keep]
+
+
+def _of_revisions(service: Service, target: Target[Any], runtime: Runtime) -> Iterator[tuple[Ref, str]]:
+    """The objects that revisions have of their own, and whose they are."""
     for manifest in (manifest for selection in target.revisions(service) for manifest in runtime.find(selection)):
         metadata = manifest["metadata"]
         revision = (metadata.get("labels") or {}).get(REVISION_LABEL)
-        if revision is not None and revision not in keep and not metadata.get("ownerReferences"):
-            outlived.append(Ref.of(manifest))
-    return outlived
+        if revision is not None and not metadata.get("ownerReferences"):
+            yield Ref.of(manifest), revision
 
 
 @dataclass(frozen=True)
@@ -221,7 +235,8 @@ class _Attempt(Generic[_R]):
         elif endpoint.revision_url is not None:
             # the service's own address is answered by another revision, too
             self._probe(probe, replace(endpoint, url=endpoint.revision_url))
-        return endpoint
+        # what served before keeps all it has until here
+        return self.bring_up(release) if self.drop_unwanted(release) else endpoint
 
     def _probe(self, probe: Probe | None, endpoint: Endpoint) -> None:
         if probe is not None:
@@ -247,6 +262,21 @@ class _Attempt(Generic[_R]):
                 last = health.why
                 self.on_progress(f"{release.revision}: {last}")
         raise DeployError(f"not ready after {self.timeout_seconds:g} s: {last}")
+
+    def drop_unwanted(self, release: _R) -> bool:
+        """Delete what a release before had and this one does not have; return whether there was any."""
+        wanted = {Ref.of(manifest) for manifest in self.target.render(release)}
+        others = [ref for ref in self.target.objects(release.service) if ref not in wanted]
+        gone = _applied(others, self.runtime)
+        gone += [
+            ref
+            for ref, revision in _of_revisions(self.service, self.target, self.runtime)
+            if revision == release.revision and ref not in wanted
+        ]
+        if gone:
+            self.on_progress(f"{release.revision}: {', '.join(map(str, gone))}: no longer wanted")
+            self.runtime.delete(gone)
+        return bool(gone)
 
     def _replaces(self, release: _R) -> _R | None:
         if self.previous is None or self.previous.revision != release.revision:
@@ -288,17 +318,20 @@ class _Attempt(Generic[_R]):
         """Return why restoring failed, None if it did not."""
         try:
             if self.previous is None:
-                self.runtime.delete(refs)
+                self.runtime.delete(_applied(refs, self.runtime))
             elif self.previous != release and self.previous == _annotated(
                 refs[0], self.runtime, RELEASE_ANNOTATION, type(release)
             ):
                 # refused before it was tried: what serves was not touched, only what stands beside it may have been
+                self.drop_unwanted(self.previous)
                 if others := _marked(self.target.render(self.previous), self.previous, None)[1:]:
                     self.runtime.apply(others)
             elif self.previous == release:
                 return "the failing revision is the one that served before"
             else:
                 self.on_progress(f"{self.previous.revision}: restoring what served before")
+                # an autoscaler that came with what failed must not have a say any more
+                self.drop_unwanted(self.previous)
                 self.bring_up(self.previous)
             self.retire(self.previous)
         except LongshoreError as error:

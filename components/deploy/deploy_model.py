@@ -15,6 +15,9 @@ def deploy_model(
     platform: str = "local",
     namespace: Optional[str] = None,
     replicas: int = 1,
+    max_replicas: Optional[int] = None,
+    scale_metric: str = "cpu",
+    scale_target: int = 80,
     cpu: Optional[str] = None,
     memory: Optional[str] = None,
     port: Optional[int] = None,
@@ -43,7 +46,10 @@ def deploy_model(
         platform: ``local``, a process on this machine, ``rest``, a Deployment and a Service on Kubernetes, or
             ``kserve``, an InferenceService with longshore's runtime; ``deploy_kserve`` has all that KServe can do.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
-        replicas: Number of pods.
+        replicas: Number of pods; the least where ``max_replicas`` is given.
+        max_replicas: Largest number of pods on Kubernetes; by default it is fixed.
+        scale_metric: What it follows: ``cpu`` or ``memory`` in percent of what a pod requests.
+        scale_target: The value of that metric that scaling aims at.
         cpu: CPU that a pod requests, such as ``500m``.
         memory: Memory that a pod requests and is limited to, such as ``1Gi``.
         port: Port for clients, where the platform lets one choose; by default 80 on Kubernetes, on this machine the one
@@ -79,13 +85,19 @@ def deploy_model(
     from longshore.deployment import default_namespace, deploy_model
     from longshore.spec import KServeOptions, Resources, Router, Scaling, Service, Traffic, from_plain
 
+    scaling = {
+        "min_replicas": replicas,
+        "max_replicas": max_replicas,
+        "metric": scale_metric,
+        "target": scale_target,
+    }
     service = Service(
         name=name,
         namespace=namespace or default_namespace(platform),
         port=port,
         framework=framework,
         resources=Resources(cpu=cpu, memory=memory),
-        scaling=Scaling(min_replicas=replicas),
+        scaling=from_plain(Scaling, scaling),
         secrets=secrets or (),
         service_account=service_account,
         image=image,

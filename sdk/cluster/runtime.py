@@ -12,6 +12,7 @@ from longshore.cluster.compare import MANAGER, prepared, unchanged
 from longshore.cluster.forward import forwarded
 from longshore.cluster.lease import held
 from longshore.cluster.logs import LastWords
+from longshore.cluster.replicas import KEEPER, kept, least, scaled, takeable
 from longshore.cluster.session import APPLY, Resource, Session, in_pod
 from longshore.cluster.watch import Changes, Query, Watch, list_all
 from longshore.errors import ClusterError, LongshoreError
@@ -26,6 +27,7 @@ _ONE_BY_ONE: Final = 3
 _GONE_SECONDS: Final = 120.0
 _LOCK_SECONDS: Final = 600.0
 _SHOWN: Final = 5
+_AUTOSCALERS, _AUTOSCALER = "autoscaling/v2", "HorizontalPodAutoscaler"
 
 
 class ClusterRuntime:
@@ -58,15 +60,23 @@ class ClusterRuntime:
         resources = {(m["apiVersion"], m["kind"]): self._resource(m["apiVersion"], m["kind"]) for m in objects}
         wanted = [self._prepared(manifest, resources) for manifest in objects]
         refs = [Ref.of(manifest) for manifest in wanted]
+        changing = scaled(manifest for manifest in wanted if manifest["kind"] == _AUTOSCALER)
+        scalable = [ref for ref in refs if ref in changing]
+        if not dry_run:
+            self._hand_over(scalable, changing)
         same = self._unchanged(wanted, resources)
-        query = {"fieldManager": MANAGER, "force": str(self._force).lower(), **({"dryRun": "All"} if dry_run else {})}
 
         def write(manifest: Manifest) -> None:
-            ref = Ref.of(manifest)
-            path = self._path(ref)
-            self.session.request("PATCH", path, str(ref), query=query, body=manifest, content_type=APPLY)
+            try:
+                self._write(manifest, MANAGER, force=self._force, dry_run=dry_run)
+            except ClusterError as error:
+                if error.reason != "Conflict" or dry_run or not self._settle_number(manifest, resources):
+                    raise
 
         self._each([m for m, ref in zip(wanted, refs, strict=True) if ref not in same], write)
+        if not dry_run:
+            # what was made just now
+            self._hand_over(scalable, changing)
         return refs
 
     def get(self, ref: Ref) -> Manifest | None:
@@ -161,6 +171,56 @@ class ClusterRuntime:
     def reach(self, endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
         """The endpoint itself in a pod; elsewhere, one on loopback that is forwarded to a pod behind it."""
         return nullcontext(endpoint) if in_pod() else forwarded(self.session, endpoint)
+
+    def _write(self, manifest: Manifest, manager: str, *, force: bool = False, dry_run: bool = False) -> None:
+        query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
+        ref = Ref.of(manifest)
+        self.session.request("PATCH", self._path(ref), str(ref), query=query, body=manifest, content_type=APPLY)
+
+    def _hand_over(self, refs: Sequence[Ref], fewest: Mapping[Ref, int]) -> None:
+        """Have the number of replicas of what is scaled held by :data:`KEEPER`, where nobody else holds it."""
+        for ref in refs:
+            live = self.get(ref)
+            number = None if live is None else kept(live, fewest[ref])
+            if live is None or number is None:
+                continue
+            try:
+                self._write(least(live, number), KEEPER)
+            except ClusterError as error:
+                # somebody else holds it by now, and it is theirs
+                if error.reason != "Conflict":
+                    raise
+
+    def _settle_number(self, manifest: Manifest, resources: Mapping[tuple[str, str], Resource]) -> bool:
+        """Apply an object whose number of replicas an autoscaler of longshore's has set.
+
+        As long as the autoscaler is there, the number is left to it.
+
+        Returns:
+            Whether the object was applied; otherwise the number is somebody else's.
+        """
+        number = (manifest.get("spec") or {}).get("replicas")
+        live = None if number is None else self.get(Ref.of(manifest))
+        if number is None or live is None or not takeable(live):
+            return False
+        others = self._autoscaled(live)
+        if others is None:
+            return False
+        spec = {key: value for key, value in manifest["spec"].items() if key != "replicas"}
+        # first without it: whatever else is in conflict must be told before the number changes
+        self._write(self._prepared({**manifest, "spec": spec}, resources), MANAGER)
+        if not others:
+            self._write(least(manifest, number), KEEPER, force=True)
+            self._write(manifest, MANAGER)
+        return True
+
+    def _autoscaled(self, live: Manifest) -> bool | None:
+        """Whether an autoscaler of longshore's scales an object now; None if one of somebody else's does."""
+        ref = Ref.of(live)
+        query = Query(self._resource(_AUTOSCALERS, _AUTOSCALER), ref.namespace)
+        found, _ = list_all(self.session, query, lambda one: ref in scaled([one]))
+        ours = [(m["metadata"].get("labels") or {}).items() >= MANAGED_BY.items() for m in found.values()]
+        return any(ours) if all(ours) else None
 
     def _resource(self, api_version: str, kind: str) -> Resource:
         return self.session.resource(api_version, kind)

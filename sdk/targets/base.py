@@ -137,7 +137,7 @@ class Target(Protocol[_R_contra]):
         ...
 
     def objects(self, service: Service) -> list[Ref]:
-        """The objects of :meth:`render` by name, in its order; the first one bears the release."""
+        """All objects that :meth:`render` may give, by name; the first one is always there and bears the release."""
         ...
 
     def children(self, release: _R_contra) -> Sequence[Selection]:

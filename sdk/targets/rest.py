@@ -7,6 +7,18 @@ from typing import Any, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, HealthState, Release, Service
+from longshore.targets.availability import (
+    AUTOSCALER,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    autoscaler,
+    autoscaler_health,
+    check_scaling,
+    disruption_budget,
+    network_policy,
+    scales,
+    spread,
+)
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Ref, Selection
 from longshore.targets.pods import (
     LINGER_SECONDS,
@@ -30,7 +42,9 @@ class RestTarget:
     """Renders a release as a Deployment and a Service; see :class:`longshore.targets.base.Target`.
 
     Pods are replaced one by one as the new ones become ready, which they do once they have loaded the model and
-    checked its digest: what does not come up never gets a request.
+    checked its digest: what does not come up never gets a request. A NetworkPolicy leaves only their port open; where
+    there can be several, a PodDisruptionBudget keeps them from being evicted together, and where their number changes,
+    a HorizontalPodAutoscaler changes it.
     """
 
     def previews(self, service: Service) -> bool:  # noqa: ARG002
@@ -38,13 +52,14 @@ class RestTarget:
         return False
 
     def render(self, release: Release) -> list[Manifest]:
-        """The Deployment and the Service.
+        """The Deployment, the Service and the NetworkPolicy; the autoscaler and the budget where they have a use.
 
         Raises:
             InvalidValue: If the release asks for what this platform does not have.
         """
         _check(release)
         service = release.service
+        scaling = service.scaling
         metadata = {
             "name": release.object_name,
             "namespace": service.namespace,
@@ -52,13 +67,15 @@ class RestTarget:
             "annotations": dict(service.annotations),
         }
         selector = {SERVICE_LABEL: release.object_name}
-        return [
+        # the number belongs to the autoscaler where there is one
+        replicas = {} if scales(scaling) else {"replicas": scaling.min_replicas}
+        manifests: list[Manifest] = [
             {
                 "apiVersion": "apps/v1",
                 "kind": "Deployment",
                 "metadata": metadata,
                 "spec": {
-                    "replicas": service.scaling.min_replicas,
+                    **replicas,
                     "revisionHistoryLimit": 3,
                     # one more while pods are replaced, never one less
                     "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -81,14 +98,18 @@ class RestTarget:
                     "ports": [{"name": "http", "port": service.port or 80, "targetPort": "http", "protocol": "TCP"}],
                 },
             },
+            network_policy(metadata, selector, _PORT),
         ]
+        if scales(scaling):
+            manifests.append(autoscaler(metadata, scaling))
+        if max(scaling.min_replicas, scaling.max_replicas or 0) > 1:
+            manifests.append(disruption_budget(metadata, selector))
+        return manifests
 
     def objects(self, service: Service) -> list[Ref]:
-        """The Deployment and the Service."""
-        return [
-            Ref("apps/v1", "Deployment", service.name, service.namespace),
-            Ref("v1", "Service", service.name, service.namespace),
-        ]
+        """All that a release may have; the Deployment bears it."""
+        kinds = (("apps/v1", "Deployment"), ("v1", "Service"), NETWORK_POLICY, AUTOSCALER, DISRUPTION_BUDGET)
+        return [Ref(api_version, kind, service.name, service.namespace) for api_version, kind in kinds]
 
     def children(self, release: Release) -> Sequence[Selection]:
         """The service's pods, and the events of the namespace."""
@@ -123,6 +144,8 @@ class RestTarget:
         if health.state is HealthState.READY and len(ours) < len(pods):
             # until they are gone, nodes that do not know it yet send them requests
             return Health.progressing(f"{len(pods) - len(ours)} pods of another revision are ending")
+        if health.state is HealthState.READY:
+            return autoscaler_health(release.service.scaling, deployment, observed)
         return health
 
     def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:  # noqa: ARG002
@@ -139,19 +162,14 @@ class RestTarget:
 
 
 def _check(release: Release) -> None:
-    scaling, model = release.service.scaling, release.model
+    service, model = release.service, release.model
     if release.traffic.percent != 100:
         raise InvalidValue(
             "Traffic.percent",
             release.traffic.percent,
             "the platform 'rest' has no split of its own: give the service a router, or use 100",
         )
-    if scaling.min_replicas < 1:
-        raise InvalidValue("Scaling.min_replicas", 0, "the platform 'rest' does not scale to zero: use at least 1")
-    if scaling.max_replicas not in (None, scaling.min_replicas):
-        raise InvalidValue(
-            "Scaling.max_replicas", scaling.max_replicas, "the platform 'rest' keeps min_replicas: leave this out"
-        )
+    check_scaling("rest", service.scaling, service.resources)
     scheme, found, rest = model.uri.partition("://")
     if not found or scheme == "file":
         raise InvalidValue(
@@ -206,6 +224,9 @@ def _pod(release: Release) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": LINGER_SECONDS + _DRAIN_SECONDS + 7,
         "securityContext": pod_security(),
+        "topologySpreadConstraints": spread(
+            {SERVICE_LABEL: release.object_name, REVISION_LABEL: release.revision},
+        ),
         **scheduling(service),
     }
 

@@ -51,9 +51,9 @@ class Slow(RestTarget):
     """Pods that take a minute to become ready."""
 
     def render(self, release: Release) -> list:
-        deployment, service = super().render(release)
+        deployment, *others = super().render(release)
         deployment["spec"]["template"]["metadata"]["annotations"] = {READY_DELAY: "60s"}
-        return [deployment, service]
+        return [deployment, *others]
 
 
 def test_somebody_who_deploys_at_the_same_time_is_seen(runtime, fleet, release):

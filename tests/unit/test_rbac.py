@@ -20,6 +20,12 @@ def test_the_role_allows_what_the_platform_takes_and_no_wildcard():
     _, role, _ = deployer_objects("prod", platforms=["rest"])
     allowed = {(rule["apiGroups"][0], rule["resources"][0]): set(rule["verbs"]) for rule in role["rules"]}
     assert allowed["apps", "deployments"] == {"get", "list", "watch", "create", "patch", "delete"}
+    for guard in (
+        ("autoscaling", "horizontalpodautoscalers"),
+        ("networking.k8s.io", "networkpolicies"),
+        ("policy", "poddisruptionbudgets"),
+    ):
+        assert allowed[guard] == allowed["apps", "deployments"]
     assert allowed["", "pods"] == {"get", "list", "watch"}
     assert ("", "secrets") not in allowed
     assert not any("*" in names for key in allowed for names in (*key, *allowed[key]))
