@@ -162,6 +162,10 @@ class Plane:
             f"--root-ca-file={self.folder}/ca.crt",
             f"--cluster-signing-cert-file={self.folder}/ca.crt",
             f"--cluster-signing-key-file={self.folder}/ca.key",
+            # an autoscaler looks every second, and believes what it is told of pods that have just come up
+            "--horizontal-pod-autoscaler-sync-period=1s",
+            "--horizontal-pod-autoscaler-cpu-initialization-period=1s",
+            "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
             "--node-monitor-period=1s",
             "--node-monitor-grace-period=10s",
             f"--service-cluster-ip-range={self.services}",
