@@ -488,3 +488,72 @@ def test_nothing_is_left_of_a_service_that_is_removed():
         deploy(wanted, target=Lanes(), runtime=runtime)
     remove(Service(name="iris"), target=Lanes(), runtime=runtime)
     assert runtime.objects == {}
+
+
+class Guarded(Things):
+    """A target whose releases with a port have a second object, a guard."""
+
+    GUARD = Ref("test/v1", "Guard", "iris")
+
+    def __init__(self) -> None:
+        super().__init__(previews=False)
+
+    def render(self, release: Release) -> list[Manifest]:
+        (thing,) = super().render(release)
+        guard = {**thing, "kind": "Guard"}
+        return [thing] if release.service.port is None else [thing, guard]
+
+    def objects(self, service: Service) -> list[Ref]:
+        return [SERVICE, self.GUARD]
+
+
+def guarded(version: str) -> Release:
+    return replace(release(version), service=Service(name="iris", port=80))
+
+
+def test_what_a_release_does_not_have_any_more_is_deleted_once_it_has_passed():
+    runtime, target, seen = Memory(), Guarded(), []
+    deploy(guarded("1"), target=target, runtime=runtime)
+
+    def probe(_endpoint):
+        seen.append(target.GUARD in runtime.objects)
+
+    deploy(release("2"), target=target, runtime=runtime, probe=probe)
+    assert seen == [True]
+    assert set(runtime.objects) == {SERVICE}
+    deploy(previous_release(SERVICE, runtime), target=target, runtime=runtime)
+    assert set(runtime.objects) == {SERVICE, target.GUARD}
+
+
+def test_a_failed_release_takes_nothing_and_leaves_nothing_beside_what_serves():
+    runtime, target = Memory(broken={"2": "no"}), Guarded()
+    deploy(guarded("1"), target=target, runtime=runtime)
+    with pytest.raises(DeployError, match="serves as before"):
+        deploy(release("2"), target=target, runtime=runtime)
+    assert runtime.objects[target.GUARD]["spec"]["version"] == "1"
+    deploy(release("1"), target=target, runtime=runtime)
+    with pytest.raises(DeployError, match="serves as before"):
+        deploy(guarded("2"), target=target, runtime=runtime)
+    assert set(runtime.objects) == {SERVICE}
+
+
+def test_a_guard_that_cannot_be_deleted_fails_the_release():
+    class Holds(Memory):
+        def delete(self, refs: Sequence[Ref]) -> None:
+            if refs:
+                raise DeployError(f"{refs[0]} may not be deleted")
+
+    runtime, target = Holds(), Guarded()
+    deploy(guarded("1"), target=target, runtime=runtime)
+    with pytest.raises(DeployError, match=r"Guard iris may not be deleted.*serves as before"):
+        deploy(release("2"), target=target, runtime=runtime)
+    assert current_release(SERVICE, runtime) == guarded("1")
+
+
+def test_objects_of_the_same_name_that_others_made_stay():
+    theirs = {"apiVersion": "test/v1", "kind": "Guard", "metadata": {"name": "iris"}, "spec": {}}
+    runtime, target = Memory(objects={Guarded.GUARD: theirs}), Guarded()
+    deploy(release("1"), target=target, runtime=runtime)
+    deploy(release("2"), target=target, runtime=runtime)
+    remove(Service(name="iris"), target=target, runtime=runtime)
+    assert runtime.objects == {Guarded.GUARD: theirs}
