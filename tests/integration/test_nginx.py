@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 import requests
 from harness.nginx import check_configuration, find_nginx, nginx
-from harness.serving import PREDICT, ROWS, refused, save_iris, serving, wait_for
+from harness.serving import PREDICT, ROWS, refused, serving, wait_for
 from harness.system import Missing, free_port
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,13 +32,12 @@ def binary():
 
 
 @pytest.fixture(scope="module")
-def revisions(tmp_path_factory):
-    """Hosts of two revisions."""
-    place = tmp_path_factory.mktemp("models")
-    save_iris(place / "iris")
+def revisions(iris_model, tmp_path_factory):
+    """Two servers."""
+    place = tmp_path_factory.mktemp("servers")
     with (
-        serving(place / "iris", place / "old.log") as old,
-        serving(place / "iris", place / "new.log") as new,
+        serving(iris_model, place / "old.log") as old,
+        serving(iris_model, place / "new.log") as new,
     ):
         yield {"old": old, "new": new}
 

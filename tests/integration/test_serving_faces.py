@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import requests
-from harness.serving import IRIS, PREDICT, ROWS, ModelServer, save_iris, serving
+from harness.serving import IRIS, PREDICT, ROWS, ModelServer, serving
 
 ROW = dict(zip(IRIS, ROWS[0], strict=True))
 TOKEN, OTHER = "token-of-the-first-team", "token-of-the-other-team"
@@ -20,17 +20,10 @@ FACES = [("fastapi", 1), ("flask", 1), ("fastapi", 2), ("flask", 2)]
 EACH = pytest.mark.parametrize(("framework", "workers"), FACES)
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "iris"
-    save_iris(directory)
-    return directory
-
-
 @pytest.fixture
-def serve(stored, tmp_path, framework, workers):
+def serve(iris_model, tmp_path, framework, workers):
     def running(*options):
-        return serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={workers}", *options)
+        return serving(iris_model, tmp_path / "log", f"--framework={framework}", f"--workers={workers}", *options)
 
     return running
 
@@ -90,10 +83,10 @@ def test_the_log_has_no_requests_unless_asked(serve):
 
 
 @EACH
-def test_the_command_serves_in_the_foreground_until_it_is_interrupted(stored, tmp_path, framework, workers):
+def test_the_command_serves_in_the_foreground_until_it_is_interrupted(iris_model, tmp_path, framework, workers):
     tokens = tmp_path / "tokens"
     tokens.write_text(f"# the team's\n{TOKEN}\n")
-    command = [sys.executable, "-m", "longshore.cli", "serve", str(stored), "--port=0", f"--token-file={tokens}"]
+    command = [sys.executable, "-m", "longshore.cli", "serve", str(iris_model), "--port=0", f"--token-file={tokens}"]
     command += [f"--framework={framework}", f"--workers={workers}"]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:
         try:

@@ -11,17 +11,10 @@ import signal
 
 import numpy as np
 import pytest
-from harness.serving import PREDICT, ROWS, Asking, save_iris, serving, wait_for
+from harness.serving import PREDICT, ROWS, Asking, serving, wait_for
 from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
 from longshore.packaging import directory_digest
-
-
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "iris"
-    save_iris(directory)
-    return directory
 
 
 def answering(clients, version):
@@ -29,12 +22,12 @@ def answering(clients, version):
     wait_for(lambda: version in {answer["model_version"] for answer in clients.answers[-4:]})
 
 
-def test_a_new_version_is_taken_up_and_a_broken_one_is_not_without_a_failed_request(stored, tmp_path):
+def test_a_new_version_is_taken_up_and_a_broken_one_is_not_without_a_failed_request(iris_model, tmp_path):
     repository, log = tmp_path / "iris", tmp_path / "log"
-    shutil.copytree(stored, repository / "1")
+    shutil.copytree(iris_model, repository / "1")
     with serving(repository, log) as server, Asking(server) as clients:
         answering(clients, "1")
-        shutil.copytree(stored, repository / "2")
+        shutil.copytree(iris_model, repository / "2")
         server.process.send_signal(signal.SIGHUP)
         answering(clients, "2")
         assert server.get("/v2/models/iris").json()["versions"] == ["1", "2"]
@@ -44,7 +37,7 @@ def test_a_new_version_is_taken_up_and_a_broken_one_is_not_without_a_failed_requ
             "model": ["iris"],
             "version": ["1", "2"],
         }
-        shutil.copytree(stored, repository / "3")
+        shutil.copytree(iris_model, repository / "3")
         card = json.loads((repository / "3" / "model.json").read_text())
         (repository / "3" / "model.json").write_text(json.dumps({**card, "seed": 7, "files": {}}))
         server.process.send_signal(signal.SIGHUP)
@@ -64,11 +57,11 @@ def test_a_new_version_is_taken_up_and_a_broken_one_is_not_without_a_failed_requ
     assert list(dict.fromkeys(answer["model_version"] for answer in clients.answers)) == ["1", "2"]
 
 
-def test_versions_have_digests_of_their_own(stored, tmp_path):
+def test_versions_have_digests_of_their_own(iris_model, tmp_path):
     repository, log = tmp_path / "iris", tmp_path / "log"
     for version in ("1", "2"):
-        shutil.copytree(stored, repository / version)
-    digest = directory_digest(stored)
+        shutil.copytree(iris_model, repository / version)
+    digest = directory_digest(iris_model)
     with serving(repository, log, f"--digest=1={digest}", f"--digest=2={digest}", "--model-version=1") as server:
         metrics = server.get("/metrics").text
         assert f'longshore_model_info{{digest="{digest}",model="iris",revision="iris-1",version="2"}} 1.0' in metrics
@@ -77,7 +70,7 @@ def test_versions_have_digests_of_their_own(stored, tmp_path):
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_kserves_client_sends_one_tensor_as_binary_data_or_not(stored, tmp_path, binary):
+def test_kserves_client_sends_one_tensor_as_binary_data_or_not(iris_model, tmp_path, binary):
     log = tmp_path / "log"
 
     async def infer(url):
@@ -90,13 +83,13 @@ def test_kserves_client_sends_one_tensor_as_binary_data_or_not(stored, tmp_path,
         finally:
             await client.close()
 
-    with serving(stored, log) as server:
+    with serving(iris_model, log) as server:
         answer = asyncio.run(infer(server.url))
     (output,) = answer.outputs
     assert output.as_numpy().tolist() == [0, 2]
 
 
-def test_predictions_go_on_when_the_disk_fills_while_requests_are_captured(stored, tmp_path):
+def test_predictions_go_on_when_the_disk_fills_while_requests_are_captured(iris_model, tmp_path):
     log, where = tmp_path / "log", tmp_path / "captured"
     limit = 64 * 1024
 
@@ -105,7 +98,7 @@ def test_predictions_go_on_when_the_disk_fills_while_requests_are_captured(store
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     options = (f"--capture={where}", "--capture-share=1")
-    with serving(stored, log, *options, preexec_fn=small_files) as server:
+    with serving(iris_model, log, *options, preexec_fn=small_files) as server:
         for _ in range(200):
             answer = server.post(PREDICT, {"instances": ROWS * 4})
             assert answer.json() == {"predictions": [0, 2] * 4}

@@ -12,23 +12,16 @@ import sys
 
 import pytest
 import requests
-from harness.serving import INFER, PREDICT, ROWS, Asking, refused, save_iris, serving, wait_for
+from harness.serving import INFER, PREDICT, ROWS, Asking, refused, serving, wait_for
 
 SETTINGS = [("flask", 1), ("flask", 2), ("fastapi", 2)]
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "iris"
-    save_iris(directory)
-    return directory
-
-
 @pytest.fixture(params=SETTINGS, ids=lambda setting: f"{setting[0]}-{setting[1]}", scope="module")
-def server(request, stored, tmp_path_factory):
+def server(request, iris_model, tmp_path_factory):
     framework, workers = request.param
     place = tmp_path_factory.mktemp("server")
-    with serving(stored, place / "log", f"--framework={framework}", f"--workers={workers}") as found:
+    with serving(iris_model, place / "log", f"--framework={framework}", f"--workers={workers}") as found:
         found.count = workers
         yield found
 
@@ -97,8 +90,8 @@ def test_metrics_are_those_of_all_workers(server):
 
 
 @pytest.mark.parametrize(("framework", "count"), [("flask", 2), ("fastapi", 2)])
-def test_a_killed_worker_is_replaced_and_the_other_one_serves_meanwhile(stored, tmp_path, framework, count):
-    with serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
+def test_a_killed_worker_is_replaced_and_the_other_one_serves_meanwhile(iris_model, tmp_path, framework, count):
+    with serving(iris_model, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
         before = server.children()
         with Asking(server) as clients:
             clients.wait_for(20)
@@ -114,8 +107,8 @@ def test_a_killed_worker_is_replaced_and_the_other_one_serves_meanwhile(stored, 
 
 
 @pytest.mark.parametrize(("framework", "count"), SETTINGS)
-def test_under_load_nothing_is_lost_that_was_accepted(stored, tmp_path, framework, count):
-    with serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
+def test_under_load_nothing_is_lost_that_was_accepted(iris_model, tmp_path, framework, count):
+    with serving(iris_model, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
         with Asking(server) as clients:
             clients.wait_for(50)
             server.process.terminate()
@@ -124,8 +117,8 @@ def test_under_load_nothing_is_lost_that_was_accepted(stored, tmp_path, framewor
 
 
 @pytest.mark.parametrize(("framework", "count"), SETTINGS)
-def test_what_has_begun_is_answered_after_a_term(stored, tmp_path, framework, count):
-    with serving(stored, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
+def test_what_has_begun_is_answered_after_a_term(iris_model, tmp_path, framework, count):
+    with serving(iris_model, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         body = b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}'
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
@@ -149,9 +142,9 @@ def test_what_has_begun_is_answered_after_a_term(stored, tmp_path, framework, co
 
 
 @pytest.mark.parametrize(("framework", "count"), [("flask", 1), ("fastapi", 2)])
-def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(stored, tmp_path, framework, count):
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(iris_model, tmp_path, framework, count):
     broken = tmp_path / "broken"
-    shutil.copytree(stored, broken)
+    shutil.copytree(iris_model, broken)
     (broken / "model.joblib").write_bytes(b"nothing")
     command = [sys.executable, "-m", "longshore.serving", f"--model={broken}", "--name=iris", "--revision=iris-1"]
     done = subprocess.run(
@@ -167,12 +160,12 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(stored, t
 
 
 @pytest.mark.parametrize(("framework", "count"), [("flask", 2), ("fastapi", 2)])
-def test_all_workers_load_anew_on_a_hup_and_keep_what_they_have_if_they_cannot(stored, tmp_path, framework, count):
+def test_all_workers_load_anew_on_a_hup_and_keep_what_they_have_if_they_cannot(iris_model, tmp_path, framework, count):
     repository = tmp_path / "iris"
-    shutil.copytree(stored, repository / "1")
+    shutil.copytree(iris_model, repository / "1")
     with serving(repository, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
         before = server.children()
-        shutil.copytree(stored, repository / "2")
+        shutil.copytree(iris_model, repository / "2")
         server.process.send_signal(signal.SIGHUP)
         outcome = {"outcome": "success"}
         wait_for(lambda: server.samples("longshore_reloads_total", **outcome) == [count])
@@ -196,8 +189,8 @@ def test_all_workers_load_anew_on_a_hup_and_keep_what_they_have_if_they_cannot(s
         (["--framework=django", "--token-file=tokens"], "django has users with tokens of their own"),
     ],
 )
-def test_what_does_not_go_together_is_refused(stored, options, why):
-    command = [sys.executable, "-m", "longshore.serving", f"--model={stored}", "--name=iris", "--revision=iris-1"]
+def test_what_does_not_go_together_is_refused(iris_model, options, why):
+    command = [sys.executable, "-m", "longshore.serving", f"--model={iris_model}", "--name=iris", "--revision=iris-1"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert why in done.stderr

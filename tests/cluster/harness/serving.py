@@ -1,4 +1,4 @@
-"""Model servers as processes, and a small model for them."""
+"""Model servers as processes, for a small model of iris."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["INFER", "IRIS", "PREDICT", "ROWS", "Asking", "ModelServer", "refused", "save_iris", "serving", "wait_for"]
+__all__ = ["INFER", "IRIS", "PREDICT", "ROWS", "Asking", "ModelServer", "refused", "serving", "wait_for"]
 
 IRIS = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
 """The columns of the model."""
@@ -28,29 +28,6 @@ ROWS = [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]
 PREDICT, INFER = "/v1/models/iris:predict", "/v2/models/iris/infer"
 
 _SECONDS = 60
-
-
-def save_iris(directory: Path, estimator: str = "sklearn.tree.DecisionTreeClassifier", **parameters: Any) -> str:
-    """Train a model of iris and write its directory.
-
-    Args:
-        directory: Where to.
-        estimator: Its class.
-        parameters: Its parameters.
-
-    Returns:
-        The directory's digest.
-    """
-    from sklearn.datasets import load_iris
-
-    from longshore.packaging import save_model
-    from longshore.training.fit import train_sklearn
-
-    iris = load_iris(as_frame=True)
-    table = iris.data.set_axis(IRIS, axis="columns")
-    table["species"] = [int(index) for index in iris.target]
-    trained = train_sklearn(table, target="species", estimator=estimator, parameters=parameters)
-    return save_model(directory, trained.model, trained.card)
 
 
 def wait_for(found: Callable[[], Any], seconds: float = _SECONDS) -> Any:
