@@ -68,10 +68,15 @@ class ClusterRuntime:
 
         def write(manifest: Manifest) -> None:
             try:
-                self._write(manifest, MANAGER, force=self._force, dry_run=dry_run)
+                self._write(manifest, MANAGER, dry_run=dry_run)
             except ClusterError as error:
-                if error.reason != "Conflict" or dry_run or not self._settle_number(manifest, resources):
+                if error.reason != "Conflict":
                     raise
+                if not dry_run and self._settle_number(manifest, resources):
+                    return
+                if not self._force:
+                    raise
+                self._write(manifest, MANAGER, force=True, dry_run=dry_run)
 
         self._each([m for m, ref in zip(wanted, refs, strict=True) if ref not in same], write)
         if not dry_run:
@@ -208,7 +213,7 @@ class ClusterRuntime:
             return False
         spec = {key: value for key, value in manifest["spec"].items() if key != "replicas"}
         # first without it: whatever else is in conflict must be told before the number changes
-        self._write(self._prepared({**manifest, "spec": spec}, resources), MANAGER)
+        self._write(self._prepared({**manifest, "spec": spec}, resources), MANAGER, force=self._force)
         if not others:
             self._write(least(manifest, number), KEEPER, force=True)
             self._write(manifest, MANAGER)

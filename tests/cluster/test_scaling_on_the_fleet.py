@@ -156,15 +156,21 @@ def test_the_real_autoscaler_raises_the_number_and_releases_leave_it_alone(
     eventually(lambda: replicas() == 6, "the autoscaler raises the number again", 60)
 
 
+@pytest.mark.parametrize("force", [False, True], ids=["asks", "forces"])
 def test_a_failed_release_leaves_the_number_and_the_autoscaler(
-    bring_up, metrics, runtime, replicas, history, version, service
+    bring_up, metrics, runtime, replicas, history, version, service, force
 ):
     bring_up(SCALED)
     metrics.usage[service.namespace] = {"cpu": "90m", "memory": "10Mi"}
     eventually(lambda: replicas() == 6, "the autoscaler raises the number", 60)
     start = version()
     with pytest.raises(DeployError, match="bad model"):
-        bring_up(Scaling(min_replicas=1), NEXT, target=Annotated(NEXT.uri, **{FAIL: "crash"}))
+        bring_up(
+            Scaling(min_replicas=1),
+            NEXT,
+            target=Annotated(NEXT.uri, **{FAIL: "crash"}),
+            using=ClusterRuntime(runtime.session, force=force),
+        )
     assert set(history(start)) == {6}
     assert there(runtime, service.namespace) == {kind for _, kind in GUARDS}
 
@@ -186,6 +192,13 @@ def test_an_autoscaler_that_came_with_what_failed_goes_with_it(bring_up, runtime
             patience_seconds=3,
         )
     assert all(runtime.get(ref) is None for ref in RestTarget().objects(missing))
+
+
+def test_a_quota_that_forbids_the_least_is_named(bring_up, fleet, service):
+    metadata = {"name": "few", "namespace": service.namespace}
+    fleet.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": metadata, "spec": {"hard": {"pods": "2"}}})
+    with pytest.raises(DeployError, match=r"its pods are refused: .*exceeded quota: few"):
+        bring_up(Scaling(min_replicas=3, max_replicas=6))
 
 
 def test_others_objects_of_the_same_name_stay(bring_up, runtime, fleet, service, web, replicas):
