@@ -34,9 +34,9 @@ DISRUPTION_BUDGET: Final = ("policy/v1", "PodDisruptionBudget")
 NETWORK_POLICY: Final = ("networking.k8s.io/v1", "NetworkPolicy")
 
 _PERCENT: Final = ("cpu", "memory")
-# Nothing listens there in a pod without the mesh's proxy. Istio: tunnels of both modes, merged metrics. Linkerd:
+# Nothing listens there in a pod without the mesh's proxy. Istio: tunnels, merged metrics, the proxy's metrics. Linkerd:
 # inbound, metrics.
-_MESH_PORTS: Final = (15008, 15020, 4143, 4191)
+_MESH_PORTS: Final = (15008, 15020, 15090, 4143, 4191)
 _TOPOLOGIES: Final = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
 
 _BEHAVIOR: Final[Mapping[str, Any]] = {

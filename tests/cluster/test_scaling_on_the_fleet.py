@@ -10,11 +10,13 @@ import pytest
 from harness.cluster import eventually
 from harness.fleet import FAIL, READY_DELAY
 from harness.metrics import Metrics
+from kfp.dsl import Artifact, Model
 from kubernetes.client.rest import ApiException
 
+from longshore import components
 from longshore.cluster import ClusterRuntime, Session
 from longshore.cluster.replicas import KEEPER, owners
-from longshore.errors import ClusterError, DeployError
+from longshore.errors import ClusterError, DeployError, InvalidValue
 from longshore.rbac import deployer_objects
 from longshore.release import deploy, previous_release, remove
 from longshore.spec import ModelSource, Release, Resources, Router, Scaling, Service
@@ -298,6 +300,21 @@ def test_the_least_role_is_enough_and_its_lack_is_named(bring_up, fleet, service
     bring_up(SCALED, using=poor)
     remove(service, target=RestTarget(), runtime=poor)
     session.close()
+
+
+def test_the_step_hands_the_scaling_on(runtime, fleet, service, monkeypatch):
+    monkeypatch.setenv("KUBECONFIG", str(fleet.kubeconfig))
+    model = Model(name="iris", uri=MODEL.uri, metadata={"format": "sklearn", "name": "iris"})
+    given = {"name": "iris", "namespace": service.namespace, "platform": "rest", "cpu": "100m", "memory": "64Mi"}
+    step = components.get("deploy_model").python_func
+    with pytest.raises(InvalidValue, match="Knative") as refused:
+        step(model, Artifact(), **given, max_replicas=3, scale_metric="rps")
+    assert refused.value.field == "Scaling.metric"
+    step(model, Artifact(), **given, replicas=2, max_replicas=3, scale_metric="memory", scale_target=70)
+    spec = runtime.get(Ref(*AUTOSCALER, "iris", service.namespace))["spec"]
+    target = {"type": "Utilization", "averageUtilization": 70}
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 3)
+    assert spec["metrics"] == [{"type": "Resource", "resource": {"name": "memory", "target": target}}]
 
 
 def test_each_revision_behind_a_router_has_guards_of_its_own(bring_up, runtime, service):
