@@ -30,9 +30,13 @@ class Endpoint:
         grpc_url: Where gRPC is spoken, if not at ``url``.
         external_url: What the platform calls the service outside the cluster. An ingress knows the service by that host
             name, which may have no address of its own: see :meth:`through`.
-        protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol), ``grpc-v2`` (the latter
-            over gRPC), ``openai`` (OpenAI's).
-        headers: Sent with every request, such as the host header of an ingress.
+        ingress_path: Where an ingress knows the service by no host name: the path below its address, such as
+            ``/seldon/NAMESPACE/NAME``, or nothing if the headers tell it. gRPC has no path: there the headers do.
+        protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol), ``seldon`` (Seldon
+            Core 1), ``tensorflow`` (TensorFlow Serving), each of the last three also over gRPC (``grpc-v2``,
+            ``grpc-seldon``, ``grpc-tensorflow``), ``openai`` (OpenAI's).
+        headers: Sent with every request, over gRPC as metadata: the host header of an ingress, or what a gateway knows
+            the service by, such as ``seldon-model``.
         takes: ``rows`` where a longshore server answers, which takes rows by column name as they are; ``tensors`` where
             another one does.
     """
@@ -44,6 +48,7 @@ class Endpoint:
     revision_url: str | None = None
     grpc_url: str | None = None
     external_url: str | None = None
+    ingress_path: str | None = None
     protocols: tuple[str, ...] = ("v1",)
     headers: Mapping[str, str] = field(default_factory=dict)
     takes: Literal["rows", "tensors"] = "rows"
@@ -54,6 +59,8 @@ class Endpoint:
             value = getattr(self, name)
             if value is not None and urlsplit(value).scheme not in ("http", "https", "grpc", "grpcs"):
                 raise InvalidValue(f"Endpoint.{name}", value, "use an http, https, grpc or grpcs URL")
+        if self.ingress_path and not self.ingress_path.startswith("/"):
+            raise InvalidValue("Endpoint.ingress_path", self.ingress_path, "begin it with a slash")
         object.__setattr__(self, "protocols", tuple(self.protocols))
         freeze(self, "headers")
 
@@ -72,16 +79,18 @@ class Endpoint:
 
         Args:
             address: URL of the ingress, such as ``https://203.0.113.7``.
-            host: Host name by which it knows the service; None is that of ``external_url``.
+            host: Host name by which it knows the service; None is that of ``external_url``, and needed only where there
+                is no ``ingress_path``.
 
         Raises:
             InvalidValue: If the address is no URL, or no host name is known.
         """
         host = host or urlsplit(self.external_url or "").netloc
-        if not host:
+        if not host and self.ingress_path is None:
             raise InvalidValue("host", host, f"the platform gives {self.name} no external name: say how it is known")
-        headers = {**self.headers, "Host": host}
-        return replace(self, url=address, revision_url=None, grpc_url=None, headers=headers)
+        headers = {**self.headers, "Host": host} if host else self.headers
+        url, grpc = address.rstrip("/") + (self.ingress_path or ""), address if self.ingress_path else None
+        return replace(self, url=url, revision_url=None, grpc_url=grpc, headers=headers)
 
     def predict(
         self, rows: Any, *, protocol: str | None = None, access: Access | None = None, timeout_seconds: float = 30

@@ -1,6 +1,7 @@
 """What the client makes of rows before it sends them, and of refusals."""
 
 import datetime as dt
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -196,3 +197,24 @@ def test_an_endpoint_behind_an_ingress():
     assert dict(known.through("http://10.0.0.1:8080", "other.example.com").headers)["Host"] == "other.example.com"
     with pytest.raises(InvalidValue, match="say how it is known"):
         ENDPOINT.through("http://10.0.0.1")
+
+
+def test_an_endpoint_behind_an_ingress_that_knows_it_by_path_or_headers():
+    by_path = Endpoint(
+        name="m",
+        url="http://m-main.ns.svc:8000",
+        model="m",
+        revision="r",
+        ingress_path="/seldon/ns/m",
+        protocols=("seldon", "grpc-seldon"),
+        headers={"seldon": "m", "namespace": "ns"},
+    )
+    seen = by_path.through("https://203.0.113.7/")
+    assert (seen.url, seen.grpc_url) == ("https://203.0.113.7/seldon/ns/m", "https://203.0.113.7/")
+    assert seen.headers == by_path.headers
+    assert dict(by_path.through("http://10.0.0.1", "m.example.com").headers)["Host"] == "m.example.com"
+    by_header = replace(by_path, ingress_path="", headers={"seldon-model": "m.experiment"})
+    seen = by_header.through("http://10.0.0.1")
+    assert (seen.url, seen.grpc_url, dict(seen.headers)) == ("http://10.0.0.1", None, {"seldon-model": "m.experiment"})
+    with pytest.raises(InvalidValue, match="begin it with a slash"):
+        replace(by_path, ingress_path="seldon")
