@@ -57,10 +57,15 @@ def constant_models(tmp_path_factory):
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
-    """In CI every part is there: a skipped test is a failure, with the sentence that says what is missing."""
+    """In CI every part is there: a skipped test is a failure, with the sentence that says what is missing.
+
+    All but one: the CRDs in the folder of ``LONGSHORE_TEST_CRDS``, which no package registry has.
+    """
     outcome = yield
     report = outcome.get_result()
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        if not os.environ.get("LONGSHORE_TEST_CRDS") and why.startswith("Skipped: LONGSHORE_TEST_CRDS is not set"):
+            return
+        report.outcome = "failed"
         report.longrepr = f"skipped in CI: {why}"

@@ -106,6 +106,18 @@ def language_models(request, kserve, cluster) -> Cluster:
 
 
 @pytest.fixture(scope="session")
+def seldon_kinds(fleet) -> Cluster:
+    """``fleet`` with the SeldonDeployments of Seldon Core 1; what carries them out is harness.seldon."""
+    from harness.definitions import install_definitions
+
+    try:
+        install_definitions(fleet, "seldon-v1")
+    except Missing as error:
+        pytest.skip(str(error))
+    return fleet
+
+
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[object]:
     """A cluster with one real node, a registry and DNS: harness.nodes.NodesCluster."""
     from harness.nodes import NodesCluster

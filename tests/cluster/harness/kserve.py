@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from kubernetes.client.rest import ApiException
 
 from harness.builds import built, module_folder
 from harness.cluster import Cluster, eventually, write_kubeconfig
+from harness.definitions import is_served
 from harness.keeper import Keeper
 from harness.plane import Plane
 from harness.system import free_port
@@ -56,7 +57,7 @@ class KServe:
         self._apply_all(self._settings())
         write_certificates(self._plane, self._folder, "kserve")
         # the manager looks for its kinds once, and ends if one is not there
-        eventually(lambda: all(map(self._is_served, definitions)), "KServe's kinds")
+        eventually(lambda: all(is_served(self._cluster, one) for one in definitions), "KServe's kinds")
         self.start_manager()
 
     def start_manager(self) -> None:
@@ -113,12 +114,6 @@ class KServe:
         }
         collection = self._cluster.path(manifest).rpartition("/")[0]
         return self._cluster.request("POST", collection, manifest, query={"dryRun": "All"})
-
-    def _is_served(self, definition: Mapping[str, Any]) -> bool:
-        spec = definition["spec"]
-        roots = [f"/apis/{spec['group']}/{version['name']}" for version in spec["versions"] if version["served"]]
-        known = [[kind["name"] for kind in self._cluster.request("GET", root)["resources"]] for root in roots]
-        return all(spec["names"]["plural"] in names for names in known)
 
     def _apply_all(self, manifests: Iterable[dict[str, Any]]) -> None:
         with ThreadPoolExecutor(_WRITERS) as pool:
