@@ -52,7 +52,11 @@ _SERVICES: Final = (
 
 
 def deployer_objects(
-    namespace: str, *, service_account: str | None = None, platforms: Sequence[str] | None = None
+    namespace: str,
+    *,
+    service_account: str | None = None,
+    platforms: Sequence[str] | None = None,
+    secrets: Sequence[str] = (),
 ) -> list[Manifest]:
     """A Role, its binding and a service account that may deploy to a namespace.
 
@@ -61,6 +65,8 @@ def deployer_objects(
         service_account: ``NAME`` or ``NAMESPACE/NAME`` of an account that is there already, such as the one that
             Kubeflow runs steps as; None has one made.
         platforms: Whose objects the account shall deploy; None for all.
+        secrets: Names of Secrets that a service may name. A deploy that may look for them refuses a service that names
+            one that is not there; without it, its pods say so.
 
     Raises:
         InvalidValue: If a name is not valid, or there is no such platform.
@@ -68,13 +74,19 @@ def deployer_objects(
     check_dns_label("namespace", namespace)
     account_namespace, _, account = (service_account or DEPLOYER).rpartition("/")
     check_subdomain("service_account", account)
+    for index, secret in enumerate(secrets):
+        check_subdomain(f"secrets[{index}]", secret)
     metadata = {"name": DEPLOYER, "namespace": namespace, "labels": dict(MANAGED_BY)}
     made = [] if service_account is not None else [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}]
     subject = {"kind": "ServiceAccount", "name": account, "namespace": account_namespace or namespace}
     group = "rbac.authorization.k8s.io"
+    rules = _rules(platforms or PLATFORMS)
+    if secrets:
+        # whoever may start a pod can read any Secret of its namespace by it; the role itself opens no other
+        rules.append({"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(secrets), "verbs": ["get"]})
     return [
         *made,
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": _rules(platforms or PLATFORMS)},
+        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
         {
             "apiVersion": f"{group}/v1",
             "kind": "RoleBinding",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from longshore.errors import DeployError, LongshoreError
+from longshore.errors import DeployError, InvalidValue, LongshoreError
 from longshore.spec import Endpoint, HealthState, Release, Service, Traffic, from_plain, to_plain
 from longshore.targets.base import (
     MANAGED_BY,
@@ -109,10 +109,12 @@ def deploy(
         The deployment.
 
     Raises:
+        InvalidValue: If the release names something that is not there; nothing has been touched.
         DeployError: If the revision failed, did not become ready in time or did not pass the probe; its
             ``restored`` names the revision that serves again.
     """
     started = time.monotonic()
+    _check_needs(release, target, runtime, on_progress)
     refs = target.objects(release.service)
     with runtime.lock(refs[0]):
         previous = _current(refs[0], runtime, type(release))
@@ -180,6 +182,16 @@ def _beside(release: _R, previous: _R | None) -> _R:
     stable = (previous.traffic.base, previous.revision)
     base = next((revision for revision in stable if revision not in (None, release.revision)), None)
     return replace(release, traffic=replace(release.traffic, base=base))
+
+
+def _check_needs(release: _R, target: Target[_R], runtime: Runtime, on_progress: Callable[[str], None]) -> None:
+    """Refuse a release that names what is not there: its pods would only wait for it."""
+    for field, ref in target.needs(release).items():
+        there = runtime.exists(ref)
+        if there is None:
+            on_progress(f"{release.revision}: {ref} may not be looked for: whether it is there, its pods will say")
+        elif not there:
+            raise InvalidValue(field, ref.name, f"there is no {ref.kind} of this name in the namespace {ref.namespace}")
 
 
 def _applied(refs: Sequence[Ref], runtime: Runtime) -> list[Ref]:

@@ -26,13 +26,20 @@ __all__ = ["rbac"]
     type=click.Choice([name for name in PLATFORMS if name != "local"]),
     help="Allow what this platform takes; can be given again. Without it, all.",
 )
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="NAME",
+    help="A Secret that services name: a deploy may look whether it is there. Can be given again.",
+)
 @debug_option
-def rbac(namespace: str, service_account: str | None, platforms: tuple[str, ...]) -> None:
+def rbac(namespace: str, service_account: str | None, platforms: tuple[str, ...], secrets: tuple[str, ...]) -> None:
     """Write the Role that a deploying step needs, for kubectl apply -f -.
 
     It allows what the platforms render, in one namespace, and nothing else.
     """
-    objects = deployer_objects(namespace, service_account=service_account, platforms=platforms or None)
+    objects = deployer_objects(namespace, service_account=service_account, platforms=platforms or None, secrets=secrets)
     click.echo(as_yaml(objects), nl=False)
 
 

@@ -13,7 +13,7 @@ from longshore.cluster.forward import forwarded
 from longshore.cluster.lease import held
 from longshore.cluster.logs import LastWords
 from longshore.cluster.replicas import KEEPER, kept, least, scaled, takeable
-from longshore.cluster.session import APPLY, Resource, Session, in_pod
+from longshore.cluster.session import APPLY, METADATA, Resource, Session, in_pod
 from longshore.cluster.watch import Changes, Query, Watch, list_all
 from longshore.errors import ClusterError, LongshoreError
 from longshore.spec import Endpoint
@@ -92,6 +92,18 @@ class ClusterRuntime:
             if error.reason == "NotFound":
                 return None
             raise
+
+    def exists(self, ref: Ref) -> bool | None:
+        """Whether there is such an object, None if the cluster does not let this user know; its content stays there."""
+        try:
+            self.session.request("GET", self._path(ref), str(ref), accept=METADATA)
+        except ClusterError as error:
+            if error.reason == "Forbidden":
+                return None
+            if error.reason == "NotFound":
+                return False
+            raise
+        return True
 
     def observe(
         self, refs: Sequence[Ref], *, also: Sequence[Selection] = (), deadline: float

@@ -29,9 +29,11 @@ from longshore.cluster.refusals import Request, not_installed, refusal, temporar
 from longshore.errors import ClusterError
 from longshore.targets.base import Manifest
 
-__all__ = ["APPLY", "Overloaded", "Resource", "Session", "Stream", "in_pod", "pauses"]
+__all__ = ["APPLY", "METADATA", "Overloaded", "Resource", "Session", "Stream", "in_pod", "pauses"]
 
 APPLY: Final = "application/apply-patch+yaml"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""An object without its content."""
 
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 60.0
@@ -190,6 +192,7 @@ class Session:
         query: Mapping[str, Any] | None = None,
         body: Manifest | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         patience: float | None = None,
     ) -> dict[str, Any]:
         """Ask, again where the cluster is overloaded or away for a moment, and return its answer.
@@ -201,13 +204,23 @@ class Session:
             query: Query parameters.
             body: What to send.
             content_type: What that is.
+            accept: What the answer shall be: :data:`METADATA` has no content in it.
             patience: Seconds in which to ask again; by default a minute, and a few for the first request.
 
         Raises:
             ClusterError: If the cluster refuses or cannot be reached.
         """
         answer: dict[str, Any] = json.loads(
-            self.raw(method, path, subject, query=query, body=body, content_type=content_type, patience=patience)
+            self.raw(
+                method,
+                path,
+                subject,
+                query=query,
+                body=body,
+                content_type=content_type,
+                accept=accept,
+                patience=patience,
+            )
         )
         return answer
 
@@ -220,6 +233,7 @@ class Session:
         query: Mapping[str, Any] | None = None,
         body: Manifest | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
         patience: float | None = None,
     ) -> bytes:
         """As :meth:`request`, for an answer that is no JSON."""
@@ -231,7 +245,7 @@ class Session:
         for pause in pauses():
             client = self._client
             try:
-                response = self._send(client, method, path, query, data, content_type)
+                response = self._send(client, method, path, query, data, content_type, accept=accept)
             except urllib3.exceptions.HTTPError as error:
                 wait, failure = pause, _unreachable(error, asked, client.configuration.host)
                 # a certificate does not become right by asking again
@@ -308,9 +322,10 @@ class Session:
         content_type: str,
         read_seconds: float = _READ_SECONDS,
         *,
+        accept: str = "application/json",
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        headers = {"Accept": "application/json", "User-Agent": "longshore"}
+        headers = {"Accept": accept, "User-Agent": "longshore"}
         if data is not None:
             headers["Content-Type"] = content_type
         client.update_params_for_auth(headers, [], ["BearerToken"])

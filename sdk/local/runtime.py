@@ -51,6 +51,10 @@ class LocalRuntime:
         found = states.load(ref.name) if (ref.api_version, ref.kind) == KIND else None
         return None if found is None else _with_status(found)
 
+    def exists(self, ref: Ref) -> bool:
+        """Whether the service is on this machine."""
+        return self.get(ref) is not None
+
     def observe(
         self,
         refs: Sequence[Ref],

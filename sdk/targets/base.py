@@ -144,6 +144,10 @@ class Target(Protocol[_R_contra]):
         """What :meth:`health` wants to see beside the objects of :meth:`render`."""
         ...
 
+    def needs(self, release: _R_contra) -> Mapping[str, Ref]:
+        """What has to be there before the release is applied, by the field that names it."""
+        ...
+
     def revisions(self, service: Service) -> Sequence[Selection]:
         """Where the objects are that each revision has of its own, with :data:`REVISION_LABEL`; none on most."""
         ...
@@ -166,6 +170,10 @@ class Runtime(Protocol):
 
     def get(self, ref: Ref) -> Manifest | None:
         """The object with its status, None if there is none."""
+        ...
+
+    def exists(self, ref: Ref) -> bool | None:
+        """Whether there is such an object, None if this process may not know."""
         ...
 
     def observe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -44,6 +44,7 @@ from longshore.targets.pods import (
     environment,
     pod_security,
     scheduling,
+    secret_refs,
 )
 from longshore.targets.routes import Lane
 
@@ -144,6 +145,17 @@ class KServeTarget:
             else (Selection("apps/v1", "Deployment", namespace, labels),)
         )
         return (*made, Selection("v1", "Pod", namespace, labels), Selection("v1", "Event", namespace))
+
+    def needs(self, release: Release) -> Mapping[str, Ref]:
+        """The Secrets of its containers and of the model's storage."""
+        options = options_of(release.service)
+        named: dict[str, str | None] = {"KServeOptions.storage_secret": options.storage_secret}
+        if options.huggingface is not None:
+            named["HuggingFaceOptions.token_secret"] = options.huggingface.token_secret
+        for kind in ("transformer", "explainer"):
+            if (container := getattr(options, kind)) is not None:
+                named |= {f"KServeOptions.{kind}.secrets[{i}]": name for i, name in enumerate(container.secrets)}
+        return secret_refs(release.service, named)
 
     def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
         """None: revisions are KServe's own."""

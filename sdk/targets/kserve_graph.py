@@ -101,6 +101,10 @@ class KServeGraphTarget:
         """No: a router replaces the one before."""
         return False
 
+    def needs(self, release: InferenceGraph) -> Mapping[str, Ref]:  # noqa: ARG002
+        """Nothing: what its steps ask may come later."""
+        return {}
+
     def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
         """None: revisions are KServe's own."""
         return ()

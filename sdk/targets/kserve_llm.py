@@ -19,7 +19,7 @@ from longshore.spec import Endpoint, Health, HealthState, LLMService, Parallelis
 from longshore.targets.base import Manifest, Ref, Selection
 from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
 from longshore.targets.kserve_runtimes import GROUP
-from longshore.targets.pods import container_resources, environment, scheduling
+from longshore.targets.pods import container_resources, environment, scheduling, secret_refs
 from longshore.targets.workload import deployment_health, pod_health
 
 __all__ = ["KServeLLMTarget"]
@@ -98,6 +98,10 @@ class KServeLLMTarget:
     def previews(self, service: Service) -> bool:  # noqa: ARG002
         """No: a rollout replaces the pods before."""
         return False
+
+    def needs(self, release: LLMService) -> Mapping[str, Ref]:
+        """The Secrets of its containers."""
+        return secret_refs(release.service, {})
 
     def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
         """None: revisions are KServe's own."""

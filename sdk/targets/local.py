@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from longshore.errors import InvalidValue
@@ -74,6 +74,10 @@ class LocalTarget:
     def children(self, release: Release) -> Sequence[Selection]:  # noqa: ARG002
         """None: the object's status says it all."""
         return ()
+
+    def needs(self, release: Release) -> Mapping[str, Ref]:  # noqa: ARG002
+        """Nothing: there are no Secrets on this machine."""
+        return {}
 
     def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
         """None: the runtime ends them."""

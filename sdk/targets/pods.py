@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from longshore._version import __version__
 from longshore.spec import Resources, Service, Toleration
+from longshore.targets.base import Ref
 
 __all__ = [
     "KSERVE_IMAGE",
@@ -16,6 +17,7 @@ __all__ = [
     "environment",
     "pod_security",
     "scheduling",
+    "secret_refs",
     "server_image",
 ]
 
@@ -38,6 +40,21 @@ def environment(env: Mapping[str, str], secrets: Sequence[str]) -> dict[str, Any
     return {
         "env": [{"name": name, "value": value} for name, value in env.items()],
         "envFrom": [{"secretRef": {"name": name}} for name in secrets],
+    }
+
+
+def secret_refs(service: Service, others: Mapping[str, str | None]) -> dict[str, Ref]:
+    """The Secrets that a service's pods name, by the field that names them.
+
+    Args:
+        service: The service.
+        others: Names by the field, beside those of ``Service.secrets``; None where a field names none.
+    """
+    named = {f"Service.secrets[{index}]": name for index, name in enumerate(service.secrets)}
+    return {
+        field: Ref("v1", "Secret", name, service.namespace)
+        for field, name in {**named, **others}.items()
+        if name is not None
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from longshore.errors import InvalidValue
@@ -27,6 +27,7 @@ from longshore.targets.pods import (
     environment,
     pod_security,
     scheduling,
+    secret_refs,
     server_image,
 )
 from longshore.targets.routes import Lane
@@ -118,6 +119,10 @@ class RestTarget:
             Selection("v1", "Pod", namespace, {SERVICE_LABEL: release.object_name}),
             Selection("v1", "Event", namespace),
         )
+
+    def needs(self, release: Release) -> Mapping[str, Ref]:
+        """The Secrets of its environment."""
+        return secret_refs(release.service, {})
 
     def revisions(self, service: Service) -> Sequence[Selection]:  # noqa: ARG002
         """None: a Deployment replaces its pods itself."""

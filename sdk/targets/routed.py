@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -67,6 +67,10 @@ class RoutedTarget:
     def children(self, release: Release) -> Sequence[Selection]:
         """What the platform and the router want to see."""
         return (*self._inner.children(_own(release)), *route_children(release.service))
+
+    def needs(self, release: Release) -> Mapping[str, Ref]:
+        """What the platform needs."""
+        return self._inner.needs(_own(release))
 
     def revisions(self, service: Service) -> Sequence[Selection]:
         """The platform's objects and the lanes."""

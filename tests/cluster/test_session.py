@@ -110,6 +110,22 @@ def test_what_is_forbidden_names_the_role_that_allows_it_and_then_is_allowed(clu
     session.close()
 
 
+def test_whether_a_secret_is_there_is_told_to_whom_it_may_be_told(cluster, namespace):
+    session = Session.from_kubeconfig(cluster.kubeconfig_of(namespace, "worker"))
+    runtime = ClusterRuntime(session)
+    there, absent, other = (Ref("v1", "Secret", name, namespace) for name in ("there", "absent", "other"))
+    for ref in (there, other):
+        metadata = {"name": ref.name, "namespace": namespace}
+        cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"key": "value"}})
+    assert runtime.exists(there) is None
+    for manifest in deployer_objects(namespace, service_account="worker", secrets=["there", "absent"]):
+        cluster.apply(manifest)
+    eventually(lambda: runtime.exists(there), "the role takes effect", 10)
+    assert runtime.exists(absent) is False
+    assert runtime.exists(other) is None
+    session.close()
+
+
 def _applied(runtime, manifest) -> bool:
     try:
         return bool(runtime.apply([manifest]))
@@ -187,13 +203,13 @@ def test_a_webhook_that_refuses_is_quoted(runtime, kserve, namespace):
 
 
 def test_a_product_that_is_missing(runtime, namespace):
-    seldon = {
-        "apiVersion": "machinelearning.seldon.io/v1",
-        "kind": "SeldonDeployment",
+    scaled = {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
         "metadata": {"name": "iris", "namespace": namespace},
     }
-    with pytest.raises(ClusterError, match="does not know SeldonDeployment .*: install Seldon Core 1 on it"):
-        runtime.apply([seldon])
+    with pytest.raises(ClusterError, match="does not know ScaledObject .*: install KEDA on it"):
+        runtime.apply([scaled])
 
 
 def test_what_a_platform_cannot_do_is_told_before_a_cluster_is_asked(tmp_path, monkeypatch):

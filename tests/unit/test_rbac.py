@@ -31,6 +31,12 @@ def test_the_role_allows_what_the_platform_takes_and_no_wildcard():
     assert not any("*" in names for key in allowed for names in (*key, *allowed[key]))
 
 
+def test_secrets_are_opened_by_name_only():
+    _, role, _ = deployer_objects("prod", platforms=["rest"], secrets=["bucket", "hub"])
+    (rule,) = (rule for rule in role["rules"] if "secrets" in rule["resources"])
+    assert rule == {"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["bucket", "hub"], "verbs": ["get"]}
+
+
 @pytest.mark.parametrize(("given", "namespace"), [("default-editor", "prod"), ("kubeflow/pipeline-runner", "kubeflow")])
 def test_an_account_that_is_there_is_bound_and_not_made(given, namespace):
     role, binding = deployer_objects("prod", service_account=given)
@@ -49,10 +55,11 @@ def test_names_are_checked(namespace, account):
 
 
 def test_the_command_writes_what_kubectl_takes(capsys):
-    assert run(["rbac", "-n", "team", "--service-account", "default-editor", "--platform", "rest"]) == 0
+    words = ["--service-account", "default-editor", "--platform", "rest", "--secret", "hub"]
+    assert run(["rbac", "-n", "team", *words]) == 0
     text = capsys.readouterr().out
     assert list(yaml.safe_load_all(text)) == deployer_objects(
-        "team", service_account="default-editor", platforms=["rest"]
+        "team", service_account="default-editor", platforms=["rest"], secrets=["hub"]
     )
     assert "&id" not in text
 

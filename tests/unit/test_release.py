@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from longshore.errors import DeployError, RegistryError
+from longshore.errors import DeployError, InvalidValue, RegistryError
 from longshore.release import current_release, deploy, previous_release, remove
 from longshore.spec import Endpoint, Health, ModelSource, Release, Service, Traffic
 from longshore.targets.base import Manifest, Ref, Selection
@@ -39,6 +39,9 @@ class Things:
     def children(self, release: Release) -> Sequence[Selection]:
         return ()
 
+    def needs(self, release: Release) -> dict[str, Ref]:
+        return {f"Service.secrets[{i}]": Ref("v1", "Secret", name) for i, name in enumerate(release.service.secrets)}
+
     def revisions(self, service: Service) -> Sequence[Selection]:
         return ()
 
@@ -66,6 +69,7 @@ class Memory:
 
     broken: dict[str, str] = field(default_factory=dict)
     silent: set[str] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
     objects: dict[Ref, Manifest] = field(default_factory=dict)
     applied: list[tuple[str, int]] = field(default_factory=list)
     locked: bool = False
@@ -82,6 +86,9 @@ class Memory:
 
     def get(self, ref: Ref) -> Manifest | None:
         return copy.deepcopy(self.objects.get(ref))
+
+    def exists(self, ref: Ref) -> bool | None:
+        return None if ref.name in self.hidden else ref in self.objects
 
     def reach(self, endpoint: Endpoint) -> contextlib.AbstractContextManager[Endpoint]:
         return contextlib.nullcontext(endpoint)
@@ -325,6 +332,30 @@ def test_what_was_refused_before_it_changed_anything_needs_no_restoring(target):
         deploy(release("2"), target=target, runtime=refusing)
     assert failure.value.restored == first.revision
     assert current_release(SERVICE, refusing) == first
+
+
+def with_secret(version: str) -> Release:
+    plain = release(version)
+    return replace(plain, service=replace(plain.service, secrets=["bucket"]))
+
+
+def test_a_secret_that_is_not_there_is_refused_before_anything_is_applied(target):
+    runtime = Memory()
+    deploy(release("1"), target=target, runtime=runtime)
+    before = copy.deepcopy(runtime.objects)
+    with pytest.raises(InvalidValue, match=r"Service.secrets\[0\] = 'bucket' is not valid: there is no Secret"):
+        deploy(with_secret("2"), target=target, runtime=runtime)
+    assert runtime.objects == before
+    runtime.objects[Ref("v1", "Secret", "bucket")] = {}
+    deploy(with_secret("2"), target=target, runtime=runtime)
+    assert serves(runtime) == "2"
+
+
+def test_a_secret_that_may_not_be_looked_for_is_left_to_the_pods(target):
+    runtime, said = Memory(hidden={"bucket"}), []
+    deploy(with_secret("1"), target=target, runtime=runtime, on_progress=said.append)
+    assert serves(runtime) == "1"
+    assert "Secret bucket may not be looked for" in said[0]
 
 
 class Lanes(Things):

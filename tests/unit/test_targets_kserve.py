@@ -173,6 +173,12 @@ def test_transformer_explainer_logger_and_batcher():
     assert spec["explainer"]["containers"][0]["command"] == ["explain"]
     endpoint = KServeTarget().endpoint(release(options=options), [])
     assert endpoint.url == "http://iris-transformer.prod.svc.cluster.local"
+    needed = KServeTarget().needs(release(options=options, secrets=["keys"]))
+    assert {field: ref.name for field, ref in needed.items()} == {
+        "Service.secrets[0]": "keys",
+        "KServeOptions.storage_secret": "bucket",
+        "KServeOptions.transformer.secrets[0]": "s",
+    }
 
 
 @pytest.mark.parametrize(
