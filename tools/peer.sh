@@ -10,7 +10,7 @@ if [ ! -e "$place/.ready" ]; then
     echo "Installing $1 into an environment of its own (once) ..." >&2
     rm -rf "$place"
     .venv/bin/python -m venv "$place"
-    "$place/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" >&2
+    "$place/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock" >&2
     touch "$place/.ready"
 fi
 echo "$place/bin"

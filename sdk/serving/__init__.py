@@ -12,7 +12,6 @@
 :mod:`longshore.serving.fastapi_app`       the FastAPI face
 :mod:`longshore.serving.django_app`        the Django face: admin panel, prediction log, users' tokens
 :mod:`longshore.serving.grpc_app`          the gRPC face, of V2
-:mod:`longshore.serving.messages`          the messages of gRPC
 :mod:`longshore.serving.process`           what every server process begins with: its arguments, the model, signals
 :mod:`longshore.serving.listeners`         Uvicorn or Daphne on a socket
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining

@@ -20,8 +20,8 @@ import numpy as np
 from longshore.errors import ConfigError, InputError, ModelError
 from longshore.serving import protocol, tensors
 from longshore.serving.application import Application
-from longshore.serving.messages import HEALTH, INFERENCE, DecodeError, message
 from longshore.serving.protocol import BODY_LIMIT, Asked, ClientGone, RequestError
+from longshore.wire.messages import HEALTH, INFERENCE, DecodeError, message
 
 __all__ = ["CONNECTION_SECONDS", "SERVICE", "GrpcServer"]
 

@@ -22,10 +22,10 @@ from longshore.errors import ConfigError, DeployError, InputError
 from longshore.packaging import frame_to_rows, save_model
 from longshore.serving import Application, Predictor
 from longshore.serving.fastapi_app import create_app
-from longshore.serving.messages import INFERENCE, message
 from longshore.spec import Endpoint
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
+from longshore.wire.messages import INFERENCE, message
 
 PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 CLASSES = ["Adelie", "Chinstrap", "Gentoo"]

@@ -24,9 +24,9 @@ from longshore.errors import ConfigError
 from longshore.packaging import load_model, save_model
 from longshore.serving import Application, Predictor, protocol
 from longshore.serving.grpc_app import GrpcServer
-from longshore.serving.messages import HEALTH, INFERENCE, message
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
+from longshore.wire.messages import HEALTH, INFERENCE, message
 
 PENGUINS = Path(__file__).parents[2] / "examples" / "data" / "penguins.csv"
 ROWS = [
@@ -502,7 +502,7 @@ def publish():
     descriptor_pool.Default().AddSerializedFile(file.SerializeToString())
 
 def ours():
-    from longshore.serving.messages import INFERENCE, message
+    from longshore.wire.messages import INFERENCE, message
     return message(INFERENCE, "ModelInferRequest")
 
 for step in sys.argv[1:]:

@@ -17,10 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from longshore.errors import InputError
 from longshore.monitoring import read_metrics, summarise
 from longshore.packaging import save_model
-from longshore.serving.messages import INFERENCE, message
 from longshore.spec import Endpoint
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
+from longshore.wire.messages import INFERENCE, message
 
 ROOT = Path(__file__).parents[2]
 PENGUINS = ROOT / "examples" / "data" / "penguins.csv"
