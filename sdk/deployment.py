@@ -29,7 +29,7 @@ from longshore.release import (
 )
 from longshore.spec import Endpoint, ModelSource, Release, Service, Traffic
 from longshore.storage import fetch_directory
-from longshore.targets import PLATFORMS, target_of
+from longshore.targets import PLATFORMS, ROUTABLE, target_of
 from longshore.targets.base import Ref, Runtime, Target
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _bearers(platform: str, name: str, namespace: str) -> dict[bool, Ref]:
     """The objects that bear a service's release: without a router, and with one where there can be one."""
     service = Service(name=name, namespace=namespace)
     found = {False: target_of(platform).objects(service)[0]}
-    if platform != "local":
+    if platform in ROUTABLE:
         from longshore.targets.routed import routed_bearer
 
         found[True] = routed_bearer(name, namespace)
@@ -472,7 +472,7 @@ def observe_endpoint(endpoint: Endpoint, model: ModelSource) -> tuple[ServingSta
     """
     from longshore.monitoring import assess, bin_counts, read_metrics, summarise
 
-    with _reached(replace(endpoint, url=endpoint.revision_url or endpoint.url)) as reachable:
+    with _reached(endpoint.at_revision()) as reachable:
         samples = read_metrics(f"{reachable.url.rstrip('/')}/metrics")
     stats = summarise(samples, revision=endpoint.revision)
     return stats, assess(_card(model).baseline, bin_counts(samples, revision=endpoint.revision, version=model.version))

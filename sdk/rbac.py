@@ -20,6 +20,11 @@ from longshore.spec import (
     Resources,
     Router,
     Scaling,
+    SeldonV2Explainer,
+    SeldonV2Options,
+    SeldonV2Pipeline,
+    SeldonV2Server,
+    SeldonV2Step,
     Service,
 )
 from longshore.spec.checks import check_dns_label, check_subdomain
@@ -47,6 +52,18 @@ _SERVICES: Final = (
     *(
         Service(name="any", router=Router(kind=kind, gateway="any" if kind == "gateway-api" else None))
         for kind in ROUTERS
+    ),
+)
+
+_SELDON_V2: Final = (
+    Service(name="any"),
+    Service(
+        name="any",
+        seldon_v2=SeldonV2Options(
+            own_server=SeldonV2Server(),
+            explainer=SeldonV2Explainer(type="any", uri="s3://any/explainer"),
+            pipeline=SeldonV2Pipeline(steps=[SeldonV2Step(name="model")]),
+        ),
     ),
 )
 
@@ -117,7 +134,7 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
 
 def _ways(platform: str) -> Iterator[tuple[Target[Any], Deployable]]:
     """What a platform brings up in a cluster, one of each kind."""
-    for service in _SERVICES:
+    for service in _SELDON_V2 if platform == "seldon-v2" else _SERVICES:
         yield target_of(platform, routed=service.router is not None), Release(service=service, model=_MODEL)
     if platform == "kserve":
         for service in _SERVICES[:2]:

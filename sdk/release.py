@@ -21,6 +21,7 @@ from longshore.targets.base import (
     REVISION_LABEL,
     Deployable,
     Manifest,
+    Need,
     Ref,
     Runtime,
     Target,
@@ -186,12 +187,23 @@ def _beside(release: _R, previous: _R | None) -> _R:
 
 def _check_needs(release: _R, target: Target[_R], runtime: Runtime, on_progress: Callable[[str], None]) -> None:
     """Refuse a release that names what is not there: its pods would only wait for it."""
-    for field, ref in target.needs(release).items():
-        there = runtime.exists(ref)
-        if there is None:
-            on_progress(f"{release.revision}: {ref} may not be looked for: whether it is there, its pods will say")
-        elif not there:
-            raise InvalidValue(field, ref.name, f"there is no {ref.kind} of this name in the namespace {ref.namespace}")
+    for field, need in target.needs(release).items():
+        look = need if isinstance(need, Ref) else need.look
+        complaint = _complaint(need, runtime)
+        if complaint is None:
+            on_progress(f"{release.revision}: {look} may not be looked for: whether it is there, its pods will say")
+        elif complaint:
+            raise InvalidValue(field, need.name if isinstance(need, Ref) else need.value, complaint)
+
+
+def _complaint(need: Ref | Need, runtime: Runtime) -> str | None:
+    """What is wrong, empty if nothing is; None if this process may not know."""
+    if isinstance(need, Need):
+        found = runtime.look(need.look)
+        return None if found is None else need.complaint(found) or ""
+    there = runtime.exists(need)
+    missing = f"there is no {need.kind} of this name in the namespace {need.namespace}"
+    return None if there is None else "" if there else missing
 
 
 def _applied(refs: Sequence[Ref], runtime: Runtime) -> list[Ref]:
@@ -238,15 +250,16 @@ class _Attempt(Generic[_R]):
         if before is not None and before.traffic.base == release.revision and not self.target.revisions(self.service):
             # what is taken back gets nothing any more while the platform starts what served before once again
             self.bring_up(replace(before, traffic=Traffic(percent=0, base=before.traffic.base)))
-        if self.target.previews(self.service) and release.traffic.percent > 0 and not serves_already:
+        asked = release.traffic.percent > 0 or release.traffic.mirror_percent > 0
+        if self.target.previews(self.service) and asked and not serves_already:
             candidate = self.bring_up(_beside(replace(release, traffic=Traffic(percent=0)), self.previous))
-            self._probe(probe, replace(candidate, url=candidate.revision_url or candidate.url))
+            self._probe(probe, candidate.at_revision())
         endpoint = self.bring_up(release)
         if release.traffic.percent == 100:
             self._probe(probe, endpoint)
         elif endpoint.revision_url is not None:
             # the service's own address is answered by another revision, too
-            self._probe(probe, replace(endpoint, url=endpoint.revision_url))
+            self._probe(probe, endpoint.at_revision())
         # what served before keeps all it has until here
         return self.bring_up(release) if self.drop_unwanted(release) else endpoint
 

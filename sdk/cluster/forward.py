@@ -43,7 +43,9 @@ def forwarded(session: Session, endpoint: Endpoint) -> Iterator[Endpoint]:
 
         revision, grpc = endpoint.revision, endpoint.grpc_url
         url, grpc = here(endpoint.url), None if grpc is None else here(grpc)
-        own = endpoint.revision_url if (url, grpc) == (endpoint.url, endpoint.grpc_url) else None
+        own = endpoint.revision_url
+        if (url, grpc) != (endpoint.url, endpoint.grpc_url):
+            own = url if own == endpoint.url else None
         yield replace(endpoint, url=url, grpc_url=grpc, revision_url=own)
 
 

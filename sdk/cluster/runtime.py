@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Final
 
 from longshore.cluster.compare import MANAGER, prepared, unchanged
@@ -17,7 +18,7 @@ from longshore.cluster.session import APPLY, METADATA, Resource, Session, in_pod
 from longshore.cluster.watch import Changes, Query, Watch, list_all
 from longshore.errors import ClusterError, LongshoreError
 from longshore.spec import Endpoint
-from longshore.targets.base import HEARTBEAT_SECONDS, MANAGED_BY, Manifest, Ref, Selection
+from longshore.targets.base import HEARTBEAT_SECONDS, MANAGED_BY, UNSEEN_ANNOTATION, Manifest, Ref, Selection
 
 __all__ = ["ClusterRuntime"]
 
@@ -28,6 +29,8 @@ _GONE_SECONDS: Final = 120.0
 _LOCK_SECONDS: Final = 600.0
 _SHOWN: Final = 5
 _AUTOSCALERS, _AUTOSCALER = "autoscaling/v2", "HorizontalPodAutoscaler"
+# what an object is called and who made it, without what it holds
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class ClusterRuntime:
@@ -43,6 +46,8 @@ class ClusterRuntime:
         self.session = session or Session.default()
         self._force = force
         self._writers = writers
+        self._generations: dict[Ref, int] = {}
+        self._unseen: dict[Ref, str] = {}
 
     def apply(self, objects: Sequence[Manifest], *, dry_run: bool = False) -> list[Ref]:
         """Apply objects on the server's side, several at a time; what is as wanted already is not written.
@@ -105,6 +110,19 @@ class ClusterRuntime:
             raise
         return True
 
+    def look(self, what: Ref | Selection) -> Sequence[Manifest] | None:
+        """What there is, whoever made it; None if the cluster does not let this user know."""
+        try:
+            if isinstance(what, Ref):
+                found = self.get(what)
+                return () if found is None else (found,)
+            query = Query(self._resource(what.api_version, what.kind), what.namespace, _selector(what.labels))
+            return list(list_all(self.session, query, lambda _: True)[0].values())
+        except ClusterError as error:
+            if error.reason == "Forbidden":
+                return None
+            raise
+
     def observe(
         self, refs: Sequence[Ref], *, also: Sequence[Selection] = (), deadline: float
     ) -> Iterator[Sequence[Manifest]]:
@@ -124,7 +142,7 @@ class ClusterRuntime:
                 if failure is not None:
                     raise failure
                 if ready:
-                    yield [words.of(manifest) for manifest in seen]
+                    yield [self._marked(words.of(manifest)) for manifest in seen]
                 if time.monotonic() >= deadline:
                     return
         finally:
@@ -192,7 +210,24 @@ class ClusterRuntime:
     def _write(self, manifest: Manifest, manager: str, *, force: bool = False, dry_run: bool = False) -> None:
         query = {"fieldManager": manager, "force": str(force).lower(), **({"dryRun": "All"} if dry_run else {})}
         ref = Ref.of(manifest)
-        self.session.request("PATCH", self._path(ref), str(ref), query=query, body=manifest, content_type=APPLY)
+        answer = self.session.request(
+            "PATCH", self._path(ref), str(ref), query=query, body=manifest, content_type=APPLY
+        )
+        metadata = answer["metadata"]
+        generation = metadata.get("generation", 0)
+        if not dry_run:
+            # what is new has no status that could be taken for its own
+            if self._generations.setdefault(ref, generation) != generation:
+                self._unseen[ref] = metadata["resourceVersion"]
+            self._generations[ref] = generation
+
+    def _marked(self, manifest: Manifest) -> Manifest:
+        """The object; one that nobody has written into since this runtime changed it, as a copy that says so."""
+        metadata = manifest["metadata"]
+        if self._unseen.get(Ref.of(manifest)) != metadata["resourceVersion"]:
+            return manifest
+        annotations = {**(metadata.get("annotations") or {}), UNSEEN_ANNOTATION: "true"}
+        return {**manifest, "metadata": {**metadata, "annotations": annotations}}
 
     def _hand_over(self, refs: Sequence[Ref], fewest: Mapping[Ref, int]) -> None:
         """Have the number of replicas of what is scaled held by :data:`KEEPER`, where nobody else holds it."""
@@ -258,18 +293,24 @@ class ClusterRuntime:
             ref = Ref.of(manifest)
             groups.setdefault((ref.api_version, ref.kind, ref.namespace), {})[ref] = manifest
         same: set[Ref] = set()
+
+        def compare(live: Manifest, group: Mapping[Ref, Manifest]) -> bool:
+            ref = Ref.of(live)
+            if ref in group:
+                self._generations[ref] = live["metadata"].get("generation", 0)
+                if unchanged(group[ref], live):
+                    same.add(ref)
+            return False
+
         for (api_version, kind, namespace), group in groups.items():
             if len(group) <= _ONE_BY_ONE:
-                same.update(ref for ref, one in group.items() if (live := self.get(ref)) and unchanged(one, live))
+                for ref in group:
+                    if (live := self.get(ref)) is not None:
+                        compare(live, group)
                 continue
 
-            def compare(live: Manifest, group: Mapping[Ref, Manifest] = group) -> bool:
-                ref = Ref.of(live)
-                if ref in group and unchanged(group[ref], live):
-                    same.add(ref)
-                return False
-
-            list_all(self.session, Query(resources[api_version, kind], namespace, _selector(MANAGED_BY)), compare)
+            query = Query(resources[api_version, kind], namespace, _selector(MANAGED_BY))
+            list_all(self.session, query, partial(compare, group=group))
         return same
 
     def _queries(

@@ -55,6 +55,11 @@ class LocalRuntime:
         """Whether the service is on this machine."""
         return self.get(ref) is not None
 
+    def look(self, what: Ref | Selection) -> Sequence[Manifest]:
+        """The service, if that is what is looked for."""
+        found = self.get(what) if isinstance(what, Ref) else None
+        return () if found is None else (found,)
+
     def observe(
         self,
         refs: Sequence[Ref],

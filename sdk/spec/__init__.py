@@ -13,6 +13,13 @@ from longshore.spec.llm import LLMPrefill, LLMRouter, LLMService, Parallelism
 from longshore.spec.outcome import Endpoint, Health, HealthState
 from longshore.spec.plain import from_plain, to_plain
 from longshore.spec.router import ROUTERS, Router
+from longshore.spec.seldon_v2 import (
+    SeldonV2Explainer,
+    SeldonV2Options,
+    SeldonV2Pipeline,
+    SeldonV2Server,
+    SeldonV2Step,
+)
 from longshore.spec.service import Release, Service
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
@@ -39,6 +46,11 @@ __all__ = [
     "Resources",
     "Router",
     "Scaling",
+    "SeldonV2Explainer",
+    "SeldonV2Options",
+    "SeldonV2Pipeline",
+    "SeldonV2Server",
+    "SeldonV2Step",
     "Service",
     "Toleration",
     "Traffic",

@@ -27,6 +27,8 @@ class Endpoint:
         model: Name of the model in request paths.
         revision: The revision that answers at ``revision_url``.
         revision_url: Base URL of that very revision, if the platform has one.
+        revision_model: Name of the model in request paths there, where it is another one.
+        revision_headers: Sent with every request there, in place of those of the same name.
         grpc_url: Where gRPC is spoken, if not at ``url``.
         external_url: What the platform calls the service outside the cluster. An ingress knows the service by that host
             name, which may have no address of its own: see :meth:`through`.
@@ -51,6 +53,8 @@ class Endpoint:
     ingress_path: str | None = None
     protocols: tuple[str, ...] = ("v1",)
     headers: Mapping[str, str] = field(default_factory=dict)
+    revision_model: str | None = None
+    revision_headers: Mapping[str, str] = field(default_factory=dict)
     takes: Literal["rows", "tensors"] = "rows"
 
     def __post_init__(self) -> None:
@@ -62,7 +66,8 @@ class Endpoint:
         if self.ingress_path and not self.ingress_path.startswith("/"):
             raise InvalidValue("Endpoint.ingress_path", self.ingress_path, "begin it with a slash")
         object.__setattr__(self, "protocols", tuple(self.protocols))
-        freeze(self, "headers")
+        for name in ("headers", "revision_headers"):
+            freeze(self, name)
 
     @property
     def in_cluster(self) -> tuple[str, str] | None:
@@ -73,6 +78,17 @@ class Endpoint:
     def predict_url(self) -> str:
         """URL of the V1 predict call."""
         return f"{self.url.rstrip('/')}/v1/models/{self.model}:predict"
+
+    def at_revision(self) -> Endpoint:
+        """The endpoint where its revision alone answers; itself, if the platform has none."""
+        if self.revision_url is None:
+            return self
+        return replace(
+            self,
+            url=self.revision_url,
+            model=self.revision_model or self.model,
+            headers={**self.headers, **self.revision_headers},
+        )
 
     def through(self, address: str, host: str | None = None) -> Endpoint:
         """The endpoint as it is asked through an ingress.
@@ -90,7 +106,9 @@ class Endpoint:
             raise InvalidValue("host", host, f"the platform gives {self.name} no external name: say how it is known")
         headers = {**self.headers, "Host": host} if host else self.headers
         url, grpc = address.rstrip("/") + (self.ingress_path or ""), address if self.ingress_path else None
-        return replace(self, url=url, revision_url=None, grpc_url=grpc, headers=headers)
+        # a revision that is told apart by its headers is so behind an ingress, too
+        own = url if self.revision_url == self.url else None
+        return replace(self, url=url, revision_url=own, grpc_url=grpc, headers=headers)
 
     def predict(
         self, rows: Any, *, protocol: str | None = None, access: Access | None = None, timeout_seconds: float = 30

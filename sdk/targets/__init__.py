@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from longshore.targets.base import Target
     from longshore.targets.routed import LaneTarget
 
-__all__ = ["PLATFORMS", "target_of"]
+__all__ = ["PLATFORMS", "ROUTABLE", "target_of"]
 
-PLATFORMS: Final = ("local", "rest", "kserve")
+PLATFORMS: Final = ("local", "rest", "kserve", "seldon-v2")
+ROUTABLE: Final = ("rest", "kserve")
+"""Those whose services can have a router."""
 
 
 def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int, int] | None = None) -> Target[Release]:
@@ -42,6 +44,12 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
 
         target = KServeTarget(kserve_version or NEWEST_VERSION)
         return _routed(target) if routed else target
+    if platform == "seldon-v2":
+        from longshore.targets.seldon_v2 import SeldonV2Target
+
+        if routed:
+            raise InvalidValue("Service.router", "given", "Seldon shares requests out by itself: leave it out")
+        return SeldonV2Target()
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
 
 

@@ -6,7 +6,7 @@ connection. A :class:`Runtime` moves objects and knows nothing of models. ``long
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import Field, dataclass, field
 from typing import Any, ClassVar, Final, Protocol, TypeVar
@@ -21,8 +21,10 @@ __all__ = [
     "RELEASE_ANNOTATION",
     "REVISION_LABEL",
     "SERVICE_LABEL",
+    "UNSEEN_ANNOTATION",
     "Deployable",
     "Manifest",
+    "Need",
     "Ref",
     "Runtime",
     "Selection",
@@ -49,6 +51,12 @@ SERVICE_LABEL: Final = "longshore.dev/service"
 
 REVISION_LABEL: Final = "longshore.dev/revision"
 """The revision that a pod runs, or that an object is for alone."""
+
+UNSEEN_ANNOTATION: Final = "longshore.dev/unseen"
+"""On an observed object, and never in a cluster: its content was changed and nothing has been written into it since.
+
+Whatever its status says is of before. Platforms that write ``observedGeneration`` say so themselves.
+"""
 
 Manifest = dict[str, Any]
 """A Kubernetes-style object: apiVersion, kind, metadata, spec and, when observed, status."""
@@ -97,6 +105,24 @@ class Selection:
     namespace: str
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        return f"the {self.kind} objects of the namespace {self.namespace}"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What must be so in the cluster before a release is applied, beyond an object that must be there.
+
+    Args:
+        value: Value of the field that asks for it.
+        look: Where to look.
+        complaint: What is wrong with what was found there, None if nothing is.
+    """
+
+    value: object
+    look: Ref | Selection
+    complaint: Callable[[Sequence[Manifest]], str | None]
+
 
 class Deployable(Protocol):
     """What the engine asks of what it brings up, which is a dataclass that JSON can hold.
@@ -144,7 +170,7 @@ class Target(Protocol[_R_contra]):
         """What :meth:`health` wants to see beside the objects of :meth:`render`."""
         ...
 
-    def needs(self, release: _R_contra) -> Mapping[str, Ref]:
+    def needs(self, release: _R_contra) -> Mapping[str, Ref | Need]:
         """What has to be there before the release is applied, by the field that names it."""
         ...
 
@@ -174,6 +200,10 @@ class Runtime(Protocol):
 
     def exists(self, ref: Ref) -> bool | None:
         """Whether there is such an object, None if this process may not know."""
+        ...
+
+    def look(self, what: Ref | Selection) -> Sequence[Manifest] | None:
+        """What there is, whoever made it; None if this process may not know."""
         ...
 
     def observe(

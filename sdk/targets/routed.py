@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, HealthState, Release, Router, Service, Traffic
-from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Ref, Selection, Target
+from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Need, Ref, Selection, Target
 from longshore.targets.nginx import ROUTE_LABEL
 from longshore.targets.routes import (
     Lane,
@@ -68,7 +68,7 @@ class RoutedTarget:
         """What the platform and the router want to see."""
         return (*self._inner.children(_own(release)), *route_children(release.service))
 
-    def needs(self, release: Release) -> Mapping[str, Ref]:
+    def needs(self, release: Release) -> Mapping[str, Ref | Need]:
         """What the platform needs."""
         return self._inner.needs(_own(release))
 

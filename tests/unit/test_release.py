@@ -10,7 +10,7 @@ import pytest
 from longshore.errors import DeployError, InvalidValue, RegistryError
 from longshore.release import current_release, deploy, previous_release, remove
 from longshore.spec import Endpoint, Health, ModelSource, Release, Service, Traffic
-from longshore.targets.base import Manifest, Ref, Selection
+from longshore.targets.base import Manifest, Need, Ref, Selection
 
 SERVICE = Ref("test/v1", "Thing", "iris")
 
@@ -25,6 +25,7 @@ class Things:
 
     def __init__(self, *, previews: bool) -> None:
         self._previews = previews
+        self.wants: dict[str, Need] = {}
 
     def previews(self, service: Service) -> bool:
         return self._previews
@@ -39,8 +40,9 @@ class Things:
     def children(self, release: Release) -> Sequence[Selection]:
         return ()
 
-    def needs(self, release: Release) -> dict[str, Ref]:
-        return {f"Service.secrets[{i}]": Ref("v1", "Secret", name) for i, name in enumerate(release.service.secrets)}
+    def needs(self, release: Release) -> dict[str, Ref | Need]:
+        secrets = {f"Service.secrets[{i}]": Ref("v1", "Secret", name) for i, name in enumerate(release.service.secrets)}
+        return {**secrets, **self.wants}
 
     def revisions(self, service: Service) -> Sequence[Selection]:
         return ()
@@ -89,6 +91,9 @@ class Memory:
 
     def exists(self, ref: Ref) -> bool | None:
         return None if ref.name in self.hidden else ref in self.objects
+
+    def look(self, what: Ref | Selection) -> Sequence[Manifest] | None:
+        return [m for ref, m in self.objects.items() if ref.kind == what.kind] if what.kind not in self.hidden else None
 
     def reach(self, endpoint: Endpoint) -> contextlib.AbstractContextManager[Endpoint]:
         return contextlib.nullcontext(endpoint)
@@ -588,3 +593,37 @@ def test_objects_of_the_same_name_that_others_made_stay():
     deploy(release("2"), target=target, runtime=runtime)
     remove(Service(name="iris"), target=target, runtime=runtime)
     assert runtime.objects == {Guarded.GUARD: theirs}
+
+
+def test_what_a_platform_must_offer_is_looked_for_before_anything_is_applied(target):
+    def complaint(servers):
+        return None if servers else "no server offers it"
+
+    target.wants = {"Options.requirements": Need("gpu", Selection("test/v1", "Server", "prod"), complaint)}
+    runtime = Memory()
+    with pytest.raises(InvalidValue, match=r"Options.requirements = 'gpu' is not valid: no server offers it"):
+        deploy(release("1"), target=target, runtime=runtime)
+    assert runtime.objects == {}
+    runtime.objects[Ref("test/v1", "Server", "big")] = {"kind": "Server"}
+    deploy(release("1"), target=target, runtime=runtime)
+    assert serves(runtime) == "1"
+    hidden, said = Memory(hidden={"Server"}), []
+    deploy(release("1"), target=target, runtime=hidden, on_progress=said.append)
+    assert "the Server objects of the namespace prod may not be looked for" in said[0]
+
+
+def test_a_revision_is_up_before_it_gets_copies():
+    class Mirrors(Things):
+        def __init__(self) -> None:
+            super().__init__(previews=True)
+            self.copies: list[int] = []
+
+        def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
+            self.copies.append(release.traffic.mirror_percent)
+            return super().endpoint(release, observed)
+
+    runtime, target = Memory(), Mirrors()
+    deploy(release("1"), target=target, runtime=runtime)
+    target.copies.clear()
+    deploy(replace(release("2"), traffic=Traffic(percent=0, mirror_percent=50)), target=target, runtime=runtime)
+    assert target.copies == [0, 50]
