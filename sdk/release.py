@@ -119,7 +119,7 @@ def deploy(
     refs = target.objects(release.service)
     with runtime.lock(refs[0]):
         previous = _current(refs[0], runtime, type(release))
-        release = _beside(release, previous)
+        release = release.next_to(previous)
         attempt = _Attempt(release.service, target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
         try:
             endpoint = attempt.run(release, probe)
@@ -176,13 +176,12 @@ def _noted(manifest: Manifest, annotation: str, kind: type[_R]) -> _R | None:
     return None if text is None else from_plain(kind, json.loads(text))
 
 
-def _beside(release: _R, previous: _R | None) -> _R:
-    """The release with what answers the requests that it does not."""
-    if previous is None or release.traffic.percent == 100:
-        return release
-    stable = (previous.traffic.base, previous.revision)
-    base = next((revision for revision in stable if revision not in (None, release.revision)), None)
-    return replace(release, traffic=replace(release.traffic, base=base))
+def _none(before: Deployable | None) -> Traffic:
+    """No requests: what serves now answers them as it does."""
+    if before is None:
+        return Traffic(percent=0)
+    others = before.traffic.others
+    return Traffic(percent=0, rest={**others, before.revision: before.traffic.percent if others else 100})
 
 
 def _check_needs(release: _R, target: Target[_R], runtime: Runtime, on_progress: Callable[[str], None]) -> None:
@@ -246,13 +245,13 @@ class _Attempt(Generic[_R]):
     def run(self, release: _R, probe: Probe | None) -> Endpoint:
         """Bring the release up, first without traffic where that is possible, and probe it."""
         before = self.previous
-        serves_already = before is not None and release.revision in (before.revision, before.traffic.base)
+        serves_already = before is not None and release.revision in (before.revision, *before.traffic.others)
         if before is not None and before.traffic.base == release.revision and not self.target.revisions(self.service):
             # what is taken back gets nothing any more while the platform starts what served before once again
             self.bring_up(replace(before, traffic=Traffic(percent=0, base=before.traffic.base)))
         asked = release.traffic.percent > 0 or release.traffic.mirror_percent > 0
         if self.target.previews(self.service) and asked and not serves_already:
-            candidate = self.bring_up(_beside(replace(release, traffic=Traffic(percent=0)), self.previous))
+            candidate = self.bring_up(replace(release, traffic=_none(before), beside=()).next_to(before))
             self._probe(probe, candidate.at_revision())
         endpoint = self.bring_up(release)
         if release.traffic.percent == 100:
@@ -330,7 +329,7 @@ class _Attempt(Generic[_R]):
 
     def retire(self, serves: _R | None) -> None:
         """End the revisions that have no part any more."""
-        keep = () if serves is None else (serves.revision, serves.traffic.base)
+        keep = () if serves is None else (serves.revision, *serves.traffic.others)
         try:
             if gone := _outlived(self.service, self.target, self.runtime, keep):
                 self.on_progress(f"ending {', '.join(map(str, gone))}")

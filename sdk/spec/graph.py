@@ -195,6 +195,10 @@ class InferenceGraph:
         """All: a graph replaces the one before as a whole."""
         return Traffic()
 
+    def next_to(self, previous: InferenceGraph | None) -> InferenceGraph:  # noqa: ARG002
+        """The same: nothing stands beside it."""
+        return self
+
     @property
     def revision(self) -> str:
         """Name of what runs: equal content gives an equal name.

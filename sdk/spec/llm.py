@@ -139,6 +139,10 @@ class LLMService:
         """All: a revision replaces the one before as a whole."""
         return Traffic()
 
+    def next_to(self, previous: LLMService | None) -> LLMService:  # noqa: ARG002
+        """The same: nothing stands beside it."""
+        return self
+
     @property
     def revision(self) -> str:
         """Name of what runs: equal content gives an equal name.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
+from longshore.errors import InvalidValue
 from longshore.spec.checks import (
     check_choice,
     check_dns_label,
@@ -104,12 +105,51 @@ class Release:
         model: The model that it shall serve.
         traffic: The share of requests that this revision shall answer.
         lane: Name of the revision's own objects, where each revision has some; None: those of the service.
+        beside: The releases that answer the rest; an engine sets them to what serves. Platforms that hold all
+            revisions of a service in one object need more of them than their names.
     """
 
     service: Service
     model: ModelSource
     traffic: Traffic = field(default_factory=Traffic)
     lane: str | None = None
+    beside: Sequence[Release] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "beside", tuple(self.beside))
+        if not self.beside:
+            return
+        revisions = [one.revision for one in self.beside]
+        if self.traffic.percent == 100:
+            raise InvalidValue("Release.beside", revisions, "at 100 percent there is no rest")
+        if len({self.revision, *revisions}) <= len(revisions):
+            raise InvalidValue("Release.beside", revisions, f"beside {self.revision}, each revision comes once")
+
+    def next_to(self, previous: Release | None) -> Release:
+        """The release with what answers the requests that it does not.
+
+        Args:
+            previous: What serves now, None if nothing does.
+
+        Raises:
+            InvalidValue: If ``Traffic.rest`` names a revision that does not run.
+        """
+        traffic = self.traffic
+        running = {} if previous is None else {one.revision: one for one in (*previous.beside, previous)}
+        names = {} if previous is None else {**running, **previous.traffic.others}
+        for revision in traffic.rest:
+            if revision not in names or revision == self.revision:
+                runs = ", ".join(name for name in names if name != self.revision)
+                raise InvalidValue("Traffic.rest key", revision, f"beside this one runs {runs or 'nothing'}")
+        if previous is None or traffic.percent == 100:
+            return self
+        stable = (previous.traffic.base, previous.revision)
+        base = next((revision for revision in stable if revision not in (None, self.revision)), None)
+        if traffic.rest:
+            base = max(traffic.rest, key=lambda revision: traffic.rest[revision])
+        kept = [running[one] for one in (traffic.rest or (base,)) if one in running]
+        beside = [replace(one, traffic=Traffic(), beside=()) for one in kept]
+        return replace(self, traffic=replace(traffic, base=base), beside=beside)
 
     @property
     def object_name(self) -> str:

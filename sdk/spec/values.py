@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from longshore.errors import InvalidValue
@@ -14,6 +15,7 @@ from longshore.spec.checks import (
     check_quantity,
     check_range,
     check_uri,
+    freeze,
 )
 
 __all__ = ["ModelSource", "Resources", "Scaling", "Toleration", "Traffic"]
@@ -105,11 +107,14 @@ class Traffic:
         percent: Whole percent from 0 to 100. At 0 the revision runs and can be asked at its own address only.
         mirror_percent: Share of the requests that such a revision gets a copy of; its answers are dropped.
         base: The revision that answers the rest; an engine sets it to what serves.
+        rest: Percent that each of several others keeps, by revision; with ``percent`` it makes 100. Empty: ``base``
+            answers all of the rest.
     """
 
     percent: int = 100
     mirror_percent: int = 0
     base: str | None = None
+    rest: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_range("Traffic.percent", self.percent, 0, 100)
@@ -122,6 +127,28 @@ class Traffic:
             check_dns_label("Traffic.base", self.base)
             if self.percent == 100:
                 raise InvalidValue("Traffic.base", self.base, "at 100 percent there is no rest")
+        if self.rest:
+            self._check_rest()
+        freeze(self, "rest")
+
+    def _check_rest(self) -> None:
+        for revision, percent in self.rest.items():
+            check_dns_label("Traffic.rest key", revision)
+            check_range(f"Traffic.rest[{revision!r}]", percent, 0, 100)
+        total = self.percent + sum(self.rest.values())
+        if total != 100:
+            raise InvalidValue(
+                "Traffic.rest", dict(self.rest), f"with percent={self.percent} this adds up to {total}, not to 100"
+            )
+        if self.percent == 100:
+            raise InvalidValue("Traffic.rest", dict(self.rest), "at 100 percent there is no rest")
+
+    @property
+    def others(self) -> dict[str, int]:
+        """Percent that other revisions answer, by revision; empty where none is known."""
+        if self.rest:
+            return dict(self.rest)
+        return {} if self.base is None else {self.base: 100 - self.percent}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import Field, dataclass, field
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 
 from longshore.spec import Endpoint, Health, Service, Traffic
 
@@ -140,6 +140,10 @@ class Deployable(Protocol):
     @property
     def traffic(self) -> Traffic:
         """The share of the requests that it shall answer."""
+        ...
+
+    def next_to(self, previous: Self | None) -> Self:
+        """The same with what answers the requests that it does not, of what serves now."""
         ...
 
     @property

@@ -114,7 +114,7 @@ def _own(release: Release) -> Release:
         raise InvalidValue(
             "Service.router", kind, "routers share out HTTP requests: ask for v1 or v2, or go without one"
         )
-    return replace(release, service=replace(service, router=None), traffic=Traffic(), lane=release.revision)
+    return replace(release, service=replace(service, router=None), traffic=Traffic(), lane=release.revision, beside=())
 
 
 def _labelled(manifest: Manifest, labels: dict[str, str]) -> Manifest:

@@ -51,10 +51,10 @@ class Lane:
 
 def shares(release: Release) -> dict[str, int]:
     """Percent of the requests by revision; a revision with nothing beside it answers all."""
-    traffic = release.traffic
-    if traffic.base is None:
+    others = release.traffic.others
+    if not others:
         return {release.revision: 100}
-    found = {release.revision: traffic.percent, traffic.base: 100 - traffic.percent}
+    found = {release.revision: release.traffic.percent, **others}
     return {revision: percent for revision, percent in found.items() if percent}
 
 

@@ -374,6 +374,8 @@ class Lanes(Things):
         labels = {"longshore.dev/revision": release.revision}
         lane = {**copy.deepcopy(service), "kind": "Lane", "metadata": {"name": release.revision, "labels": labels}}
         service["spec"]["base"] = release.traffic.base
+        service["spec"]["others"] = release.traffic.others
+        service["spec"]["beside"] = [one.model.version for one in release.beside]
         return [service, lane]
 
     def revisions(self, service: Service) -> Sequence[Selection]:
@@ -453,6 +455,35 @@ def test_another_candidate_takes_the_place_of_the_one_before():
         deploy(wanted, target=Lanes(), runtime=runtime)
     assert shared(runtime) == ("3", 10, ONE)
     assert lanes(runtime) == {"1", "3"}
+
+
+def test_while_another_one_is_tried_out_requests_are_shared_out_as_before():
+    runtime, seen = Memory(), []
+    for wanted in (release("1"), release("2", 20)):
+        deploy(wanted, target=Lanes(), runtime=runtime)
+
+    def look(endpoint):
+        seen.append(runtime.objects[SERVICE]["spec"]["others"])
+
+    deploy(release("3"), target=Lanes(), runtime=runtime, probe=look)
+    assert seen == [{ONE: 80, TWO: 20}, {}]
+
+
+def test_several_keep_a_part_each():
+    runtime = Memory()
+    for wanted in (release("1"), release("2", 20)):
+        deploy(wanted, target=Lanes(), runtime=runtime)
+    third = replace(release("3"), traffic=Traffic(percent=10, rest={ONE: 70, TWO: 20}))
+    deploy(third, target=Lanes(), runtime=runtime)
+    assert lanes(runtime) == {"1", "2", "3"}
+    spec = runtime.objects[SERVICE]["spec"]
+    assert (spec["others"], spec["beside"]) == ({ONE: 70, TWO: 20}, ["1", "2"])
+    before = copy.deepcopy(runtime.objects)
+    with pytest.raises(InvalidValue, match="beside this one runs"):
+        deploy(replace(third, traffic=Traffic(percent=10, rest={"iris-0": 90})), target=Lanes(), runtime=runtime)
+    assert runtime.objects == before
+    deploy(release("2"), target=Lanes(), runtime=runtime)
+    assert (serves(runtime), lanes(runtime)) == ("2", {"2"})
 
 
 def test_a_promotion_that_fails_shares_out_as_before():

@@ -62,6 +62,11 @@ def test_service_refuses_other_names(name):
         (lambda: Traffic(percent=-1), "Traffic.percent"),
         (lambda: Traffic(percent=101), "Traffic.percent"),
         (lambda: Traffic(percent=12.5), "Traffic.percent"),
+        (lambda: Traffic(percent=10, rest={"a": 80, "b": 20}), "Traffic.rest"),
+        (lambda: Traffic(percent=10, rest={"a": 80}), "Traffic.rest"),
+        (lambda: Traffic(percent=100, rest={"a": 0}), "Traffic.rest"),
+        (lambda: Traffic(percent=10, rest={"a": -10, "b": 100}), "Traffic.rest['a']"),
+        (lambda: Traffic(percent=10, rest={"A_B": 90}), "Traffic.rest key"),
         (lambda: Scaling(min_replicas=-1), "Scaling.min_replicas"),
         (lambda: Scaling(min_replicas=3, max_replicas=2), "Scaling.max_replicas"),
         (lambda: Scaling(min_replicas=0, max_replicas=0), "Scaling.max_replicas"),
@@ -212,3 +217,48 @@ def test_secrets_and_image_are_part_of_what_runs():
         for changes in ({"secrets": ["a"]}, {"image": "a:1"}, {"image": "a:2"})
     }
     assert len(names | {plain.revision}) == 4
+
+
+def version(number, **traffic):
+    model = ModelSource(uri=f"s3://models/iris/{number}", format="sklearn", name="iris")
+    return Release(service=Service(name="iris"), model=model, traffic=Traffic(**traffic))
+
+
+def test_a_part_stands_beside_what_serves():
+    first, second, third = version(1), version(2, percent=20), version(3, percent=10)
+    assert second.next_to(None) == second
+    assert second.next_to(first).traffic.others == {first.revision: 80}
+    assert second.next_to(first).beside == (first,)
+    # what stood beside the one before answers the rest
+    assert third.next_to(second.next_to(first)).beside == (first,)
+    assert version(2).next_to(second.next_to(first)).beside == ()
+    assert second.next_to(second).traffic.base is None
+
+
+def test_several_keep_a_part_each():
+    first, second = version(1), version(2, percent=20)
+    running = second.next_to(first)
+    rest = {first.revision: 70, running.revision: 20}
+    third = version(3, percent=10, rest=rest).next_to(running)
+    assert third.traffic.others == rest
+    assert third.traffic.base == first.revision
+    assert [one.revision for one in third.beside] == list(rest)
+    # of what stands beside it, a release knows what it is and no more
+    assert all(one.traffic == Traffic() and not one.beside for one in third.beside)
+    assert third.revision == version(3).revision
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_revision_that_does_not_run_can_keep_nothing(serves):
+    with pytest.raises(InvalidValue, match="beside this one runs") as refused:
+        version(3, percent=10, rest={"iris-0": 90}).next_to(version(1) if serves else None)
+    assert refused.value.field == "Traffic.rest key"
+
+
+@pytest.mark.parametrize(
+    ("traffic", "beside"),
+    [({"percent": 100}, [version(1)]), ({"percent": 20}, [version(2)]), ({"percent": 20}, [version(1), version(1)])],
+)
+def test_what_cannot_stand_beside_a_release(traffic, beside):
+    with pytest.raises(InvalidValue, match=r"Release\.beside"):
+        dataclasses.replace(version(2, **traffic), beside=beside)

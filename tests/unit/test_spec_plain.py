@@ -39,7 +39,8 @@ RELEASE = Release(
         ),
     ),
     model=ModelSource(uri="s3://models/iris", format="sklearn", name="iris"),
-    traffic=Traffic(percent=20),
+    traffic=Traffic(percent=20, base="iris-0", rest={"iris-0": 70, "iris-1": 10}),
+    beside=[Release(service=Service(name="iris"), model=ModelSource(uri="/iris", format="sklearn", name="iris"))],
 )
 
 

@@ -120,6 +120,21 @@ def http_route(wanted):
     return rendered(wanted)["HTTPRoute", "iris"]["spec"]
 
 
+def test_what_stands_beside_a_revision_is_not_rendered_again():
+    before = release(model=replace(MODEL, uri="s3://models/iris/2"))
+    canary = release(percent=20).next_to(before)
+    assert canary.beside == (before,)
+    made = rendered(canary)
+    assert ("InferenceService", REVISION) in made
+    assert ("InferenceService", before.revision) not in made
+
+
+def test_several_revisions_keep_a_part_each():
+    (rule,) = http_route(release(GATEWAY, percent=10, rest={BASE: 70, "iris-0": 20, "iris-1": 0}))["rules"]
+    weights = {one["name"].removesuffix("-lane"): one["weight"] for one in rule["backendRefs"]}
+    assert weights == {release().revision: 10, BASE: 70, "iris-0": 20}
+
+
 def test_requests_are_shared_out_by_a_gateway():
     spec = http_route(release(GATEWAY, percent=20, base=BASE))
     assert spec["hostnames"] == ["iris.example.com"]
