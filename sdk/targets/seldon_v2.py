@@ -178,16 +178,14 @@ def _model_name(release: Release) -> str:
 
 def _experiment(release: Release, options: SeldonV2Options) -> Manifest:
     service, traffic = release.service, release.traffic
-    shares = {release.revision: 100}
-    if traffic.base is not None:
-        shares = {traffic.base: 100 - traffic.percent, release.revision: traffic.percent}
+    shares = {**traffic.others, release.revision: traffic.percent if traffic.others else 100}
     candidates = [{"name": name, "weight": weight} for name, weight in shares.items() if weight]
     spec: dict[str, Any] = {"resourceType": _resource_type(options), "candidates": candidates}
     if options.default is not None:
         spec["default"] = options.default
         # a default is a candidate; this one gets no requests
         candidates.append({"name": options.default, "weight": 0})
-    if traffic.mirror_percent and traffic.base is not None:
+    if traffic.mirror_percent and traffic.others:
         spec["mirror"] = {"name": release.revision, "percent": traffic.mirror_percent}
     metadata = {
         "name": service.name,
@@ -323,7 +321,7 @@ def _check(release: Release, options: SeldonV2Options) -> None:
                 )
     else:
         _check_own_server(release, options.own_server)
-    if options.default is not None and options.default in (release.revision, release.traffic.base):
+    if options.default is not None and options.default in (release.revision, *release.traffic.others):
         raise InvalidValue(
             "SeldonV2Options.default", options.default, "name a Model that clients ask for: this is a revision's own"
         )
