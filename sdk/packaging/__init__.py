@@ -12,6 +12,7 @@ from longshore._lazy import load
 if TYPE_CHECKING:
     from longshore.packaging.arrays import MatrixReader, take_arrays
     from longshore.packaging.card import Column, FeatureBins, ModelCard, Signature, bin_index
+    from longshore.packaging.direct import predict_directly
     from longshore.packaging.frame import bin_counts, columns_to_frame, conform, frame_to_rows, rows_to_frame
     from longshore.packaging.model import (
         LoadedModel,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOME: Final = {
     **dict.fromkeys(("MatrixReader", "take_arrays"), "longshore.packaging.arrays"),
     **dict.fromkeys(("Column", "FeatureBins", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"),
+    "predict_directly": "longshore.packaging.direct",
     **dict.fromkeys(
         ("bin_counts", "columns_to_frame", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"
     ),
@@ -60,6 +62,7 @@ __all__ = [
     "frame_to_rows",
     "load_model",
     "package_model",
+    "predict_directly",
     "read_card",
     "rows_to_frame",
     "save_model",

@@ -21,6 +21,7 @@ from longshore.packaging import (
     ModelCard,
     columns_to_frame,
     load_model,
+    predict_directly,
     rows_to_frame,
     take_arrays,
 )
@@ -211,6 +212,8 @@ class Predictor:
             frame = rows_to_frame(predictor.card.signature, predictor.card.example)
             predictor._answers(frame, probabilities=predictor.gives_probabilities)
             predictor._reader = take_arrays(loaded)
+            if predictor._reader is not None:
+                predictor._model = predict_directly(loaded)
         except LongshoreError as error:
             raise ModelError(f"the model {model_dir} cannot predict its own example: {error}") from error
         except Exception as error:
