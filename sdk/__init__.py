@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelSource,
         Release,
         Resources,
+        Router,
         Scaling,
         Service,
         Traffic,
@@ -27,7 +28,18 @@ if TYPE_CHECKING:
 _HOME: Final = {
     "LongshoreError": "longshore.errors",
     **dict.fromkeys(
-        ("Endpoint", "Health", "HealthState", "ModelSource", "Release", "Resources", "Scaling", "Service", "Traffic"),
+        (
+            "Endpoint",
+            "Health",
+            "HealthState",
+            "ModelSource",
+            "Release",
+            "Resources",
+            "Router",
+            "Scaling",
+            "Service",
+            "Traffic",
+        ),
         "longshore.spec",
     ),
 }
@@ -40,6 +52,7 @@ __all__ = [
     "ModelSource",
     "Release",
     "Resources",
+    "Router",
     "Scaling",
     "Service",
     "Traffic",

@@ -84,38 +84,38 @@ def _target(
     return target_of(platform, routed=service.router is not None, kserve_version=kserve_version)
 
 
-def _bearers(platform: str, name: str, namespace: str) -> dict[bool, Ref]:
-    """The objects that bear a service's release: without a router, and with one where there can be one."""
-    service = Service(name=name, namespace=namespace)
-    found = {False: target_of(platform).objects(service)[0]}
+def _bearers(platform: str, name: str, namespace: str) -> list[Ref]:
+    """The objects that bear a service's release: without a router, then with one."""
+    found = target_of(platform).objects(Service(name=name, namespace=namespace))[:1]
     if platform in ROUTABLE:
         from longshore.targets.routed import routed_bearer
 
-        found[True] = routed_bearer(name, namespace)
+        found.append(routed_bearer(name, namespace))
     return found
 
 
 def _bearer(platform: str, name: str, namespace: str, runtime: Runtime) -> Ref:
     """The object that bears the release of a service; if there is none, the one that would without a router."""
     bearers = _bearers(platform, name, namespace)
-    for ref in bearers.values():
-        manifest = runtime.get(ref)
-        if manifest is not None and release_in(manifest) is not None:
-            return ref
-    return bearers[False]
+    return next((ref for ref in bearers if _release_at(ref, runtime) is not None), bearers[0])
+
+
+def _release_at(ref: Ref, runtime: Runtime) -> Release | None:
+    manifest = runtime.get(ref)
+    return None if manifest is None else release_in(manifest)
 
 
 def _check_bearer(platform: str, service: Service, runtime: Runtime) -> None:
     """A service cannot change between having a router and having none while it serves."""
     routed = service.router is not None
-    other = _bearers(platform, service.name, service.namespace).get(not routed)
-    manifest = None if other is None else runtime.get(other)
-    if manifest is not None and release_in(manifest) is not None:
-        was, wanted = ("without a router", "with one") if routed else ("with a router", "without one")
-        raise ConfigError(
-            f"{service.name} is served {was}, and {wanted} it has other objects: deploy it under another name and move "
-            "its clients, or delete the service first"
-        )
+    for ref in _bearers(platform, service.name, service.namespace):
+        release = _release_at(ref, runtime)
+        if release is not None and (release.service.router is not None) != routed:
+            was, wanted = ("without a router", "with one") if routed else ("with a router", "without one")
+            raise ConfigError(
+                f"{service.name} is served {was}, and {wanted} it has other objects: deploy it under another name and "
+                "move its clients, or delete the service first"
+            )
 
 
 def default_namespace(platform: str, session: Session | None = None) -> str:
@@ -214,6 +214,7 @@ def rollback_service(
         earlier.model,
         earlier.service,
         platform=platform,
+        traffic=_share_again(earlier, current_release(ref, runtime)),
         session=session,
         tracking_uri=tracking_uri or _registry_of(earlier.service),
         timeout_seconds=timeout_seconds,
@@ -221,11 +222,20 @@ def rollback_service(
     )
 
 
+def _share_again(earlier: Release, current: Release | None) -> Traffic:
+    """What an earlier release gets again: its part if what answered the rest is there still, else all."""
+    traffic = earlier.traffic
+    running = set() if current is None else {current.revision, *current.traffic.others}
+    if not traffic.others or not running.issuperset(traffic.others):
+        return Traffic()
+    return Traffic(percent=traffic.percent, mirror_percent=traffic.mirror_percent, rest=traffic.rest)
+
+
 def promote_service(
     name: str,
     *,
     percent: int = 100,
-    platform: str,
+    platform: str = "local",
     namespace: str | None = None,
     session: Session | None = None,
     tracking_uri: str | None = None,
@@ -250,8 +260,7 @@ def promote_service(
     """
     runtime = _runtime(platform, session)
     ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
-    manifest = runtime.get(ref)
-    release = None if manifest is None else release_in(manifest)
+    release = _release_at(ref, runtime)
     if release is None:
         raise ConfigError(f"{ref} bears no release of longshore's: there is nothing to promote")
     return deploy_model(
@@ -272,8 +281,7 @@ def delete_service(
     """Serve a service's models no more, and remove all that was applied for it. What is gone already is no error."""
     place = namespace or default_namespace(platform, session)
     runtime = _runtime(platform, session)
-    manifest = runtime.get(_bearer(platform, name, place, runtime))
-    release = None if manifest is None else release_in(manifest)
+    release = _release_at(_bearer(platform, name, place, runtime), runtime)
     service = Service(name=name, namespace=place) if release is None else release.service
     remove(service, target=target_of(platform, routed=service.router is not None), runtime=runtime)
 
@@ -294,7 +302,12 @@ def undo_run(run: str) -> None:
         undone, before = current_release(ref, runtime), before_run(ref, run)
         earlier = None if before is None else release_in(before)
         if earlier is not None:
-            deploy_model(earlier.model, earlier.service, tracking_uri=_registry_of(earlier.service))
+            deploy_model(
+                earlier.model,
+                earlier.service,
+                traffic=_share_again(earlier, undone),
+                tracking_uri=_registry_of(earlier.service),
+            )
             continue
         with runtime.lock(ref):
             runtime.delete([ref])

@@ -63,9 +63,8 @@ def deploy_model(
         image: Container image of the server, for a registry of one's own.
         traffic_percent: Share of the requests for this revision; the rest stays where it was. It needs a router.
         mirror_percent: Share of the requests that it gets a copy of, with ``traffic_percent`` 0 and a router.
-        router: Shares the requests out to revisions that run beside each other on Kubernetes: a mapping with ``kind``
-            (``nginx``, ``gateway-api`` or ``istio``) and, if need be, ``gateway``, ``hosts``, ``url``, ``replicas`` and
-            ``image``.
+        router: Shares the requests out to revisions that run beside each other: a mapping with ``kind`` (``nginx``, and
+            on Kubernetes ``gateway-api`` or ``istio``) and, if need be, the other fields of ``longshore.Router``.
         registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
         timeout_seconds: For the revision to become ready.
         patience_seconds: For what stalls the revision from outside to end: a full cluster, a used-up quota.

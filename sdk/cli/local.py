@@ -11,6 +11,7 @@ from longshore.cli.app import debug_option
 from longshore.cli.catalogue import json_option
 from longshore.cli.output import columns, echo_json
 from longshore.cli.parameters import closest
+from longshore.cli.traffic import tell, tell_done
 from longshore.errors import ConfigError
 
 __all__ = ["local"]
@@ -34,16 +35,15 @@ def list_(as_json: bool) -> None:
         return echo_json({"servers": servers})
     if not servers:
         return click.echo("no servers on this machine")
-    head = ("NAME", "STATE", "URL", "REVISION", "MODEL", "PID", "SINCE")
+    head = ("NAME", "STATE", "SHARE", "URL", "REVISION", "MODEL", "PID", "SINCE")
     return click.echo(columns([head, *(_row(server) for server in servers)]))
 
 
 def _row(server: Any) -> tuple[str, ...]:
     model = f"{server.model} {server.version}" if server.version else server.model
-    return tuple(
-        "-" if cell is None else str(cell)
-        for cell in (server.name, server.state, server.url, server.revision, model, server.pid, server.since)
-    )
+    share = f"{server.percent}%"
+    cells = (server.name, server.state, share, server.url, server.revision, model, server.pid, server.since)
+    return tuple("-" if cell is None else str(cell) for cell in cells)
 
 
 @local.command()
@@ -61,18 +61,30 @@ def stop(name: str | None, every: bool) -> None:
         click.echo(f"{each} stopped")
 
 
+_registry = click.option("--registry", help="MLflow tracking URI; by default where the deploy was recorded.")
+
+
 @local.command()
 @click.argument("name")
-@click.option("--registry", help="MLflow tracking URI, by default the registry on this machine.")
+@click.option("--percent", type=click.IntRange(0, 100), default=100, show_default=True, help="Its share from now on.")
+@_registry
+@debug_option
+def promote(name: str, percent: int, registry: str | None) -> None:
+    """Move requests of the server NAME, which has a router, to the revision that was deployed last."""
+    from longshore.deployment import promote_service
+
+    tell_done(name, promote_service(_known(name), percent=percent, tracking_uri=registry, on_progress=tell))
+
+
+@local.command()
+@click.argument("name")
+@_registry
 @debug_option
 def rollback(name: str, registry: str | None) -> None:
     """Serve again what the server NAME served before."""
     from longshore.deployment import rollback_service
 
-    done = rollback_service(
-        _known(name), tracking_uri=registry, on_progress=lambda sentence: click.echo(sentence, err=True)
-    )
-    click.echo(f"{name} serves revision {done.endpoint.revision} at {done.endpoint.url}")
+    tell_done(name, rollback_service(_known(name), tracking_uri=registry, on_progress=tell))
 
 
 @local.command()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from longshore.release import Deployment
     from longshore.spec import Release
 
-__all__ = ["promote", "rollback"]
+__all__ = ["promote", "rollback", "tell", "tell_done"]
 
 
 def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,9 +50,9 @@ def promote(name: str, platform: str, namespace: str | None, registry: str | Non
         namespace=namespace,
         tracking_uri=registry,
         timeout_seconds=timeout,
-        on_progress=_tell,
+        on_progress=tell,
     )
-    _done(name, done)
+    tell_done(name, done)
 
 
 @click.command()
@@ -67,16 +67,18 @@ def rollback(name: str, platform: str, namespace: str | None, registry: str | No
         namespace=namespace,
         tracking_uri=registry,
         timeout_seconds=timeout,
-        on_progress=_tell,
+        on_progress=tell,
     )
-    _done(name, done)
+    tell_done(name, done)
 
 
-def _tell(sentence: str) -> None:
+def tell(sentence: str) -> None:
+    """Pass on what is known of a deploy under way."""
     click.echo(sentence, err=True)
 
 
-def _done(name: str, done: Deployment[Release]) -> None:
+def tell_done(name: str, done: Deployment[Release]) -> None:
+    """Say what serves now."""
     percent = done.release.traffic.percent
     share = "" if percent == 100 else f" to {percent} % of the requests"
     click.echo(f"{name} serves revision {done.endpoint.revision}{share} at {done.endpoint.url}")

@@ -19,6 +19,8 @@ PROTOCOLS: Final = ("v1", "v2", "grpc-v2")
 """What predictions can be asked for in, as KServe names it."""
 
 _READY_SECONDS: Final = 5.0
+_NOBODY_YET: Final = frozenset({429, 502, 503, 504})
+"""Of who stands in front, or of a server that does not answer just now: these do not tell who would."""
 
 
 class Transport(Protocol):
@@ -183,7 +185,8 @@ class _V1:
         except (requests.RequestException, OSError) as error:
             raise DeployError(f"{url} did not answer: {error}") from error
         if response.status_code != 200:
-            raise refused(url, response.status_code, response.text, response.headers.get("Location"))
+            told = response.headers
+            raise refused(url, response.status_code, response.text, told.get("Location"), told.get("Retry-After"))
         try:
             body = response.json()
         except requests.JSONDecodeError:
@@ -199,6 +202,8 @@ class _V1:
         url = f"{self._endpoint.url.rstrip('/')}/v2/health/ready"
         try:
             response = self._session.get(url, headers=dict(self._access.headers()), timeout=timeout_seconds)
+            if response.status_code in _NOBODY_YET:
+                return None
             told = response.json() if response.status_code == 200 else None
         except requests.JSONDecodeError:
             told = None

@@ -168,7 +168,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _refusal(url: str, response: httpx.Response) -> LongshoreError:
-    return refused(url, response.status_code, response.text, response.headers.get("Location"))
+    told = response.headers
+    return refused(url, response.status_code, response.text, told.get("Location"), told.get("Retry-After"))
 
 
 class Grpc:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from longshore.client.access import Access
 from longshore.client.connection import Client
+from longshore.client.refusals import Busy
 from longshore.errors import DeployError, InputError, InvalidValue
 from longshore.spec import Endpoint
 
@@ -108,20 +110,33 @@ def probe(
         classes: The model's classes, None for a regression.
         protocol: What to ask in; None is the first that the endpoint speaks.
         access: Token and certificates.
-        timeout_seconds: For each request, and for the address to lead to the endpoint's revision.
+        timeout_seconds: For each request, for the address to lead to the endpoint's revision, and for a server that has
+            the client come again later.
 
     Raises:
         DeployError: If an answer is missing, invalid or depends on what else is in the request.
         InputError: If the model refuses a row.
     """
     with _settled(endpoint, protocol, access, timeout_seconds) as client:
-        together = client.predict(rows)
+        together = _in_time(partial(client.predict, rows), timeout_seconds)
         check_answers(together, len(rows), classes)
         for index, row in enumerate(rows):
-            alone = client.predict([row])
+            alone = _in_time(partial(client.predict, [row]), timeout_seconds)
             check_answers(alone, 1, classes)
             if not _same(alone[0], together[index]):
                 raise DeployError(f"row {index} gives {alone[0]!r} alone and {together[index]!r} among others")
+
+
+def _in_time(ask: Callable[[], list[Any]], timeout_seconds: float) -> list[Any]:
+    """What is answered in the end: a limit of requests holds for this client as for any other."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            return ask()
+        except Busy as busy:
+            if time.monotonic() + busy.seconds > deadline:
+                raise
+            time.sleep(busy.seconds)
 
 
 def _same(left: Any, right: Any) -> bool:

@@ -7,14 +7,29 @@ from typing import Final
 
 from longshore.errors import DeployError, InputError, LongshoreError
 
-__all__ = ["refused"]
+__all__ = ["Busy", "refused"]
 
 _SHOWN: Final = 200
 # not the rows' fault, though HTTP calls it the client's
 _NOT_OF_THE_ROWS: Final = frozenset({401, 403, 407, 408, 425, 429})
 
 
-def refused(url: str, status: int, body: str, location: str | None = None) -> LongshoreError:
+class Busy(DeployError):
+    """Too much is asked of a server just now: it said when to come again.
+
+    Args:
+        message: What it said.
+        seconds: How long it wants to be left alone.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(message)
+
+
+def refused(
+    url: str, status: int, body: str, location: str | None = None, retry_after: str | None = None
+) -> LongshoreError:
     """The error to raise for an HTTP answer that is no prediction.
 
     Args:
@@ -22,6 +37,7 @@ def refused(url: str, status: int, body: str, location: str | None = None) -> Lo
         status: HTTP status.
         body: The answer's text.
         location: Where it sends the client instead.
+        retry_after: When the client may come again.
     """
     if 300 <= status < 400:
         where = "" if location is None else f" and sends clients to {location.partition('?')[0]}"
@@ -31,6 +47,8 @@ def refused(url: str, status: int, body: str, location: str | None = None) -> Lo
         said = f"{said or 'no reason given'}: give a token that is allowed there"
     elif status == 404 and not said:
         said = "nothing is known there: behind an ingress, the host header tells it which service is meant"
+    if status in (429, 503) and retry_after is not None and retry_after.isdecimal():
+        return Busy(f"{url} answered {status}: {said}", float(retry_after))
     rows = 400 <= status < 500 and status not in _NOT_OF_THE_ROWS
     return (InputError if rows else DeployError)(f"{url} answered {status}: {said}")
 

@@ -16,6 +16,7 @@ from longshore.errors import ConfigError, DeployError
 from longshore.local import state as states
 from longshore.local.state import ServiceState
 from longshore.storage import is_local, local_path
+from longshore.targets.base import Manifest
 
 __all__ = ["KILL_SECONDS", "Child", "bind"]
 
@@ -31,27 +32,29 @@ class Child:
     It outlives this process on purpose; until then a thread waits for its end, so that none stays as a zombie.
 
     Args:
-        current: The service; its manifest says what to start.
-        revision: The revision.
+        current: The service.
+        manifest: The object that says what to start.
 
     Raises:
         ConfigError: If the model is not on this machine.
         DeployError: If the machine starts no more processes.
     """
 
-    def __init__(self, current: ServiceState, revision: str) -> None:
+    def __init__(self, current: ServiceState, manifest: Manifest) -> None:
+        spec = manifest["spec"]
+        revision = spec["revision"]
         place = states.folder(current.name)
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._hear, tell = os.pipe()
         try:
             with current.path(revision, "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    _command(current, revision, tell),
+                    _command(current, spec, tell),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     pass_fds=[tell],
-                    env=_environment(current.manifest["spec"]["env"]),
+                    env=_environment(spec["env"]),
                     cwd=place,
                     start_new_session=True,
                 )
@@ -103,9 +106,8 @@ class Child:
         return f" (killed by {signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
 
 
-def _command(current: ServiceState, revision: str, tell: int) -> list[str]:
-    spec = current.manifest["spec"]
-    model = spec["model"]
+def _command(current: ServiceState, spec: Mapping[str, Any], tell: int) -> list[str]:
+    model, revision = spec["model"], spec["revision"]
     if not is_local(model["uri"]):
         raise ConfigError(
             f"{model['uri']} is not on this machine: package the model into a local repository first "

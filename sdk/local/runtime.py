@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,13 +20,15 @@ from typing import Any, Final
 
 from longshore.errors import ConfigError, DeployError
 from longshore.local import state as states
+from longshore.local.front import Front, find_program
 from longshore.local.process import KILL_SECONDS, Child, bind
 from longshore.local.state import Record, ServiceState
 from longshore.serving.control import ask
-from longshore.spec import Endpoint
+from longshore.spec import Endpoint, Router
 from longshore.targets.base import HEARTBEAT_SECONDS, Manifest, Ref, Selection
+from longshore.targets.nginx import nginx_configuration
 
-__all__ = ["KIND", "LocalRuntime", "revision_status"]
+__all__ = ["KIND", "LocalRuntime", "revision_status", "service_shares", "service_url"]
 
 KIND: Final = ("local.longshore.dev/v1alpha1", "ModelServer")
 _REMEMBERED: Final = 5
@@ -36,7 +38,8 @@ class LocalRuntime:
     """Applies ``ModelServer`` objects as processes; see :class:`longshore.targets.base.Runtime`.
 
     A revision with traffic 0 runs beside what serves. One with traffic 100 takes the service's socket over as soon as
-    it is ready, which :meth:`observe` sees to, and every other revision ends.
+    it is ready, which :meth:`observe` sees to, and every other revision ends. With a router, the service's address is
+    an Nginx in front of the revisions, told who gets what once all that have a part are ready.
     """
 
     def __init__(self) -> None:
@@ -105,43 +108,56 @@ class LocalRuntime:
             raise ConfigError(f"{ref} cannot be made on this machine: the local runtime knows {KIND[1]} only")
         spec = manifest["spec"]
         revision = spec["revision"]
+        if spec["router"] is not None:
+            # before anything is started for nothing
+            find_program()
         known = states.load(ref.name)
         current = ServiceState(name=ref.name, manifest=manifest) if known is None else replace(known, manifest=manifest)
-        record = current.records.get(revision)
-        if (ref.name, revision) in self._starting:
-            current = current.with_record(revision, manifest=manifest)
-        elif record is None or not current.alive(revision):
-            current = self._start(current, revision)
-        elif record.state in ("failed", "starting"):
-            # on its way out, or left behind by a deploy that was killed: nobody hears what it says
-            _end(current, revision)
-            current = self._start(current, revision)
-        elif record.state == "draining":
-            current.wait_gone(revision, spec["drainSeconds"] + KILL_SECONDS)
-            current = self._start(current, revision)
-        else:
-            current = current.with_record(revision, manifest=manifest)
+        current = self._ensure(current, manifest)
+        for other in _parts(spec) - {revision}:
+            if other in current.records:
+                # what answers the rest has to be there, too, even if its process was killed
+                current = self._ensure(current, current.records[other].manifest)
         states.save(current)
         return ref
 
-    def _start(self, current: ServiceState, revision: str) -> ServiceState:
+    def _ensure(self, current: ServiceState, manifest: Manifest) -> ServiceState:
+        """Start a revision's process unless it runs."""
+        spec = manifest["spec"]
+        revision = spec["revision"]
+        record = current.records.get(revision)
+        if (current.name, revision) in self._starting:
+            return current.with_record(revision, manifest=manifest)
+        if record is None or not current.alive(revision):
+            return self._start(current, manifest)
+        if record.state in ("failed", "starting"):
+            # on its way out, or left behind by a deploy that was killed: nobody hears what it says
+            _end(current, revision)
+            return self._start(current, manifest)
+        if record.state == "draining":
+            current.wait_gone(revision, spec["drainSeconds"] + KILL_SECONDS)
+            return self._start(current, manifest)
+        return current.with_record(revision, manifest=manifest)
+
+    def _start(self, current: ServiceState, manifest: Manifest) -> ServiceState:
+        revision = manifest["spec"]["revision"]
         run = os.environ.get("LONGSHORE_RUN")
         if run is not None and run != current.run:
             # noted once a run: what it deploys later in its course is not what served before it
             serves = None if current.active is None else current.records[current.active].manifest
             current = replace(current, run=run, before=serves)
-        child = Child(current, revision)
+        child = Child(current, manifest)
         self._starting[current.name, revision] = child
         record = Record(
             revision=revision,
-            manifest=current.manifest,
+            manifest=manifest,
             state="starting",
             pid=child.pid,
             since=datetime.now(UTC).isoformat(timespec="seconds"),
             run=run,
         )
         # a process that is started anew does not have the public socket of the one that died
-        active = None if current.active == revision else current.active
+        active = None if current.active == revision and current.routed is None else current.active
         return _pruned(replace(current, active=active, records={**current.records, revision: record}))
 
     def _hear(self, refs: Sequence[Ref], deadline: float) -> bool:
@@ -170,18 +186,23 @@ class LocalRuntime:
             states.save(current.with_record(revision, state="failed", reason=reason))
 
     def _give_traffic(self, name: str) -> None:
-        """Have the desired revision serve, once it is ready, and end all others."""
+        """Have the revisions serve that shall, once they are ready, and end all others."""
         current = states.load(name)
-        if current is None or current.manifest["spec"]["traffic"] == 0:
+        if current is None:
             return
-        revision = current.manifest["spec"]["revision"]
-        if current.records[revision].state != "ready" or not current.alive(revision):
+        spec = current.manifest["spec"]
+        parts = _parts(spec)
+        ready = [one for one in parts if one in current.records and current.records[one].state == "ready"]
+        if not parts or len(ready) < len(parts) or not all(map(current.alive, parts)):
             return
-        wanted = current.manifest["spec"]["port"]
-        if current.active != revision or (wanted is not None and wanted != current.port):
-            current = _switch(current, revision, wanted)
+        if spec["router"] is not None:
+            current = _share_out(current)
+        elif current.active != spec["revision"] or spec["port"] not in (None, current.port):
+            current = _switch(current, spec["revision"], spec["port"])
+        # with a router, what was given its part last has it again if the one that is tried out now fails
+        keep = {*parts, spec["revision"], current.active}
         for other, record in current.records.items():
-            if other != revision and record.state in ("starting", "ready") and current.alive(other):
+            if other not in keep and record.state in ("starting", "ready") and current.alive(other):
                 with contextlib.suppress(DeployError):
                     ask(current.control(other), {"do": "retire"})
                 current = current.with_record(other, state="draining")
@@ -195,12 +216,65 @@ class LocalRuntime:
             )
 
 
+def _parts(spec: Mapping[str, Any]) -> set[str]:
+    """The revisions that have to be ready for a service to be as an object asks for it."""
+    router = spec["router"]
+    if router is None:
+        return {spec["revision"]} if spec["traffic"] else set()
+    if not router["shares"]:
+        return set()
+    return {*router["shares"], *([spec["revision"]] if router["mirrorPercent"] else ())}
+
+
+def _front(name: str) -> Front:
+    return Front(name, states.folder(name) / "nginx")
+
+
+def _share_out(current: ServiceState) -> ServiceState:
+    """Have Nginx share the service's requests out as its object asks."""
+    spec, front = current.manifest["spec"], _front(current.name)
+    router = spec["router"]
+    hosts = {revision: f"127.0.0.1:{current.records[revision].port}" for revision in _parts(spec)}
+    mirrored = router["mirrorPercent"]
+
+    def configure(port: int) -> str:
+        return nginx_configuration(
+            router["shares"],
+            hosts,
+            (spec["revision"], mirrored) if mirrored else None,
+            router=Router(
+                kind="nginx",
+                client=router["client"],
+                sticky=router["sticky"],
+                requests_per_second=router["requestsPerSecond"],
+                timeout_seconds=router["timeoutSeconds"],
+            ),
+            salt=current.name,
+            listen=f"127.0.0.1:{port}",
+            place=".",
+            user="root" if os.geteuid() == 0 else None,
+            keeps_idle=front.keeps_idle,
+        )
+
+    port = spec["port"] or current.port
+    if port is None or current.routed is None or not front.alive:
+        port = front.start(configure, port)
+    elif current.routed != {"router": router, "hosts": hosts, "port": port}:
+        if port != current.port:
+            # who cannot have a port is told so better here than in Nginx's log
+            os.close(bind(current.name, port))
+        front.reload(configure(port), port, spec["drainSeconds"])
+    active = spec["revision"] if spec["traffic"] else current.active
+    return replace(current, active=active, port=port, routed={"router": router, "hosts": hosts, "port": port})
+
+
 def _pruned(current: ServiceState) -> ServiceState:
     """Forget the oldest revisions that have ended, and their logs."""
+    kept = {current.active, *_parts(current.manifest["spec"])}
     ended = [
         record
         for record in current.records.values()
-        if record.revision != current.active and record.state != "starting" and not current.alive(record.revision)
+        if record.revision not in kept and record.state != "starting" and not current.alive(record.revision)
     ]
     old = sorted(ended, key=lambda record: record.since)[:-_REMEMBERED]
     for record in old:
@@ -237,9 +311,19 @@ def _with_log(current: ServiceState, revision: str, reason: str) -> str:
 def _with_status(current: ServiceState) -> Manifest:
     revisions = [revision_status(current, record) for record in current.records.values()]
     serves = current.active is not None and current.alive(current.active)
-    url = f"http://127.0.0.1:{current.port}" if current.port is not None and serves else None
-    status = {"url": url, "active": current.active if serves else None, "revisions": revisions}
+    status = {"url": service_url(current), "active": current.active if serves else None, "revisions": revisions}
+    if current.routed is not None and _front(current.name).alive:
+        status["routed"] = current.routed["router"]
     return {**current.manifest, "status": status}
+
+
+def service_url(current: ServiceState) -> str | None:
+    """The service's address, None if nothing listens there."""
+    if current.routed is not None:
+        listens = _front(current.name).alive
+    else:
+        listens = current.active is not None and current.alive(current.active)
+    return f"http://127.0.0.1:{current.port}" if listens and current.port is not None else None
 
 
 def revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
@@ -256,10 +340,18 @@ def revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
         "reason": reason,
         "pid": record.pid if alive else None,
         "url": f"http://127.0.0.1:{record.port}" if alive and record.port is not None else None,
-        "traffic": 100 if alive and record.revision == current.active else 0,
+        "traffic": service_shares(current).get(record.revision, 0) if alive else 0,
         "since": record.since,
         "log": str(current.path(record.revision, "log")),
     }
+
+
+def service_shares(current: ServiceState) -> Mapping[str, int]:
+    """Percent of the service's requests by revision."""
+    if current.routed is None:
+        return {} if current.active is None else {current.active: 100}
+    shares: Mapping[str, int] = current.routed["router"]["shares"]
+    return shares
 
 
 def _end(current: ServiceState, revision: str) -> None:
@@ -278,6 +370,8 @@ def _end(current: ServiceState, revision: str) -> None:
 
 
 def _end_all(current: ServiceState) -> None:
+    # first what others ask, so that nobody is led to a process that has ended
+    _front(current.name).stop(current.manifest["spec"]["drainSeconds"])
     alive = [revision for revision in current.records if current.alive(revision)]
     for revision in alive:
         with contextlib.suppress(ProcessLookupError):

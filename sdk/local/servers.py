@@ -7,7 +7,7 @@ from pathlib import Path
 
 from longshore.errors import ConfigError
 from longshore.local import state as states
-from longshore.local.runtime import KIND, LocalRuntime, revision_status
+from longshore.local.runtime import KIND, LocalRuntime, revision_status, service_shares, service_url
 from longshore.targets.base import Manifest, Ref
 
 __all__ = ["ServerStatus", "before_run", "deployed_by", "list_servers", "log_path", "stop"]
@@ -19,6 +19,7 @@ class ServerStatus:
 
     Args:
         name: The service.
+        percent: Its share of the service's requests.
         state: ``serving``; ``ready`` without traffic; ``starting``, ``failed``, ``draining`` or ``stopped``.
         url: Where clients ask it: the service's address if it serves, else its own.
         revision: The revision.
@@ -31,6 +32,7 @@ class ServerStatus:
 
     name: str
     state: str
+    percent: int
     url: str | None
     revision: str
     model: str
@@ -49,7 +51,7 @@ def list_servers() -> list[ServerStatus]:
             continue
         for record in current.records.values():
             status = revision_status(current, record)
-            serves = record.revision == current.active
+            serves = record.revision == current.active or record.revision in service_shares(current)
             if not serves and (status["pid"] is None or status["state"] == "failed"):
                 continue
             model = record.manifest["spec"]["model"]
@@ -57,7 +59,8 @@ def list_servers() -> list[ServerStatus]:
                 ServerStatus(
                     name=name,
                     state="serving" if serves and status["state"] == "ready" else status["state"],
-                    url=f"http://127.0.0.1:{current.port}" if serves and status["url"] else status["url"],
+                    url=service_url(current) if serves and status["url"] else status["url"],
+                    percent=status["traffic"],
                     revision=record.revision,
                     model=model["name"],
                     version=model["version"],

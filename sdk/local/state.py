@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -64,7 +65,8 @@ class ServiceState:
         name: Its name.
         manifest: The object that was applied last.
         port: The public port, once there was one.
-        active: The revision that serves it.
+        active: The revision that serves it; with a router the one that was given its part last.
+        routed: How Nginx shares requests out, as the object has it; None where there is none in front.
         records: Revisions by name.
         run: The pipeline run that last started a revision, None if none ever did.
         before: The object that served when that run began with this service, None if nothing did.
@@ -74,6 +76,7 @@ class ServiceState:
     manifest: Manifest
     port: int | None = None
     active: str | None = None
+    routed: dict[str, Any] | None = None
     records: dict[str, Record] = field(default_factory=dict)
     run: str | None = None
     before: Manifest | None = None
@@ -161,9 +164,7 @@ def remove(state: ServiceState) -> None:
     place = folder(state.name)
     # the file that makes it a service goes first
     (place / "service.json").unlink(missing_ok=True)
-    for path in place.iterdir():
-        path.unlink(missing_ok=True)
-    place.rmdir()
+    shutil.rmtree(place)
 
 
 def tail(path: Path, lines: int = 5) -> str:

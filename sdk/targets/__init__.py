@@ -15,7 +15,7 @@ __all__ = ["PLATFORMS", "ROUTABLE", "target_of"]
 
 PLATFORMS: Final = ("local", "rest", "kserve", "seldon-v2")
 ROUTABLE: Final = ("rest", "kserve")
-"""Those whose services can have a router."""
+"""Those whose services have other objects with a router than without."""
 
 
 def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int, int] | None = None) -> Target[Release]:
@@ -32,8 +32,6 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
     if platform == "local":
         from longshore.targets.local import LocalTarget
 
-        if routed:
-            raise InvalidValue("Service.router", "given", "on this machine a revision answers all requests or none")
         return LocalTarget()
     if platform == "rest":
         from longshore.targets.rest import RestTarget

@@ -1,4 +1,7 @@
-"""The platform ``local``: one server process per revision, on the machine where the engine runs."""
+"""The platform ``local``: one server process per revision, on the machine where the engine runs.
+
+With a router, an Nginx in front of them shares the requests out.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, Final
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, Release, Service
 from longshore.targets.base import Manifest, Ref, Selection
+from longshore.targets.routes import shares
 
 __all__ = ["LocalTarget"]
 
@@ -24,22 +28,15 @@ class LocalTarget:
         return True
 
     def render(self, release: Release) -> list[Manifest]:
-        """One object: the revision that shall run, and whether it serves.
+        """One object: the revision that shall run, and whether it serves, or how requests are shared out.
 
         Raises:
-            InvalidValue: If the revision shall answer a part of the requests, or get copies of them.
+            InvalidValue: If the revision shall answer a part of the requests, or get copies of them, and nothing is
+                there that shares them out.
         """
         service, model = release.service, release.model
-        if release.traffic.mirror_percent:
-            raise InvalidValue(
-                "Traffic.mirror_percent", release.traffic.mirror_percent, "this machine copies no requests"
-            )
-        if release.traffic.percent not in (0, 100):
-            raise InvalidValue(
-                "Traffic.percent",
-                release.traffic.percent,
-                "on one machine a revision answers all requests or none: use 0 or 100",
-            )
+        if service.router is None:
+            _check_whole(release)
         return [
             {
                 "apiVersion": _API_VERSION,
@@ -63,6 +60,7 @@ class LocalTarget:
                     },
                     "env": dict(service.env),
                     "drainSeconds": _DRAIN_SECONDS,
+                    "router": _router(release),
                 },
             }
         ]
@@ -86,13 +84,16 @@ class LocalTarget:
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
         """The verdict on the release's own revision."""
         status = self._status(release, observed)
-        found = self._revision(release, status)
+        found = self._revision(release.revision, status)
         if found is None:
             return Health.progressing("its process has not been started yet")
         if found["state"] in ("failed", "stopped"):
             return Health.failed(found["reason"] or f"its process has {found['state']}")
         if found["state"] != "ready":
             return Health.progressing("the server is loading the model")
+        router = _router(release)
+        if router is not None:
+            return self._routed(router, status)
         if release.traffic.percent and status.get("active") != release.revision:
             return Health.progressing("the server is ready and does not have the service's port yet")
         return Health.ready()
@@ -100,11 +101,13 @@ class LocalTarget:
     def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
         """The service's address, and the revision's own; without traffic only the latter."""
         status = self._status(release, observed)
-        found = self._revision(release, status) or {}
+        found = self._revision(release.revision, status) or {}
         own = found.get("url")
+        router = _router(release)
+        served = release.traffic.percent if router is None else router["shares"]
         return Endpoint(
             name=release.service.name,
-            url=(status.get("url") if release.traffic.percent else None) or own or "",
+            url=(status.get("url") if served else None) or own or "",
             model=release.model.name,
             revision=release.revision,
             revision_url=own,
@@ -120,5 +123,53 @@ class LocalTarget:
         return {}
 
     @staticmethod
-    def _revision(release: Release, status: dict[str, Any]) -> dict[str, Any] | None:
-        return next((r for r in status.get("revisions", []) if r["name"] == release.revision), None)
+    def _revision(name: str, status: dict[str, Any]) -> dict[str, Any] | None:
+        return next((r for r in status.get("revisions", []) if r["name"] == name), None)
+
+    def _routed(self, router: dict[str, Any], status: dict[str, Any]) -> Health:
+        """The verdict on what stands in front of a revision that is ready, and on the others beside it."""
+        for name in router["shares"]:
+            beside = self._revision(name, status)
+            if beside is None or beside["state"] in ("failed", "stopped"):
+                why = (beside or {}).get("reason") or "there is no process of it"
+                return Health.failed(f"revision {name}, which shall answer a part of the requests: {why}")
+            if beside["state"] != "ready":
+                return Health.progressing(f"revision {name}, which shall answer a part of the requests, is starting")
+        if router["shares"] and status.get("routed") != router:
+            return Health.progressing("the server is ready and Nginx does not share requests out as asked yet")
+        return Health.ready()
+
+
+def _check_whole(release: Release) -> None:
+    if release.traffic.mirror_percent:
+        raise InvalidValue(
+            "Traffic.mirror_percent",
+            release.traffic.mirror_percent,
+            "nothing copies requests here: give the service a router",
+        )
+    if release.traffic.percent not in (0, 100):
+        raise InvalidValue(
+            "Traffic.percent",
+            release.traffic.percent,
+            "without a router a revision answers all requests or none: use 0 or 100, or give the service a router",
+        )
+
+
+def _router(release: Release) -> dict[str, Any] | None:
+    """How the service's requests are shared out; None if it has no router."""
+    router, traffic = release.service.router, release.traffic
+    if router is None:
+        return None
+    if router.kind != "nginx":
+        raise InvalidValue("Router.kind", router.kind, "on this machine it is nginx: the others are a cluster's")
+    if router.image is not None:
+        raise InvalidValue("Router.image", router.image, "on this machine Nginx is a process, not an image")
+    return {
+        # a first revision that is tried out has nothing beside it, and nobody asks for it
+        "shares": shares(release) if traffic.percent or traffic.others else {},
+        "mirrorPercent": traffic.mirror_percent,
+        "client": router.client,
+        "sticky": router.sticky,
+        "requestsPerSecond": router.requests_per_second,
+        "timeoutSeconds": router.timeout_seconds,
+    }

@@ -20,6 +20,7 @@ from longshore.targets.workload import deployment_health
 __all__ = [
     "NGINX_IMAGE",
     "NGINX_PORT",
+    "NGINX_READY",
     "ROUTE_LABEL",
     "nginx_configuration",
     "nginx_deployment",
@@ -34,28 +35,31 @@ NGINX_IMAGE: Final = "docker.io/nginxinc/nginx-unprivileged:1.28"
 NGINX_PORT: Final = 8080
 """Port of the pods."""
 
+NGINX_READY: Final = "/-/nginx/ready"
+"""Path at which it answers by itself."""
+
 ROUTE_LABEL: Final = "longshore.dev/route"
 """Label of the pods: the service that they are in front of."""
 
 _SETTING_LABEL: Final = "longshore.dev/route-setting"
 _CONFIGURATION: Final = "longshore.dev/nginx.conf"
 _DIRECTORY: Final = "/etc/longshore"
-_READY: Final = "/-/nginx/ready"
 _MIRROR: Final = "/-/nginx/mirror"
 _PLAIN: Final = Router(kind="nginx")
 # the model server's own limit
 _BODY_LIMIT: Final = "32m"
+_KEPT_SECONDS: Final = 5
 
 _WHOLE: Final = """\
 daemon off;
-worker_processes 2;
+{user}worker_processes 2;
 error_log stderr warn;
 pid {place}/nginx.pid;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
     server_tokens off;
-    client_body_temp_path {place}/body;
+{kept}    client_body_temp_path {place}/body;
     proxy_temp_path {place}/proxy;
     fastcgi_temp_path {place}/fastcgi;
     uwsgi_temp_path {place}/uwsgi;
@@ -119,6 +123,8 @@ def nginx_configuration(
     salt: str = "",
     listen: str = str(NGINX_PORT),
     place: str = "/tmp",  # noqa: S108 - the pod's own
+    user: str | None = None,
+    keeps_idle: bool = False,
 ) -> str:
     """Nginx's configuration.
 
@@ -132,6 +138,9 @@ def nginx_configuration(
         salt: Name of the service: clients that keep to a revision are drawn for each service anew.
         listen: Port, or address and port.
         place: Directory that it may write to.
+        user: Who its workers are, where it is started as root.
+        keeps_idle: Whether workers that are told to end leave idle connections open for a while, so that no client
+            sends into one that closes: Nginx 1.27.4 and later can.
     """
     parts = [f"upstream {revision} {{ server {host}; keepalive 32; }}" for revision, host in sorted(hosts.items())]
     # the last one takes what is left, and with it what rounding leaves
@@ -159,7 +168,9 @@ def nginx_configuration(
         client=_client(router.client),
         listen=listen,
         place=place,
-        ready=_READY,
+        user="" if user is None else f"user {user};\n",
+        kept=f"    keepalive_min_timeout {_KEPT_SECONDS}s;\n" if keeps_idle else "",
+        ready=NGINX_READY,
         parts="\n".join(f"    {part}" for part in parts),
         locations="\n".join([_SERVE.format(more=more), *locations]),
     )
@@ -199,8 +210,8 @@ def nginx_deployment(service: Service, router: Router, configuration: str) -> Ma
         "command": ["nginx", "-e", "stderr", "-c", f"{_DIRECTORY}/nginx.conf"],
         "ports": [{"name": "http", "containerPort": NGINX_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-        "readinessProbe": {"httpGet": {"path": _READY, "port": "http"}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": _READY, "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 6},
+        "readinessProbe": {"httpGet": {"path": NGINX_READY, "port": "http"}, "periodSeconds": 1},
+        "livenessProbe": {"httpGet": {"path": NGINX_READY, "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LINGER_SECONDS)]}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [

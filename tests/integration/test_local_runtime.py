@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import requests
+from harness.local import Clients, alive, pids
 from harness.penguins import PENGUINS, ROW
+from harness.serving import wait_for
 
 from longshore.cli.app import run
 from longshore.client import predict
@@ -41,71 +42,6 @@ def models(home, constant_models):
 
 def answer(endpoint: Endpoint) -> float:
     return predict(endpoint, [ROW])[0]
-
-
-def alive(pid: int) -> bool:
-    try:
-        with Path(f"/proc/{pid}/stat").open() as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def pids(home: Path) -> list[int]:
-    """Server processes that work for this home, whatever the state says."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"longshore.serving" in command and os.fsencode(home) in command and alive(int(entry.name)):
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for(found, seconds: float = 30):
-    """What ``found`` gives as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)
-    return value
-
-
-class Clients:
-    """Clients that never retry: some keep their connection, some open a new one for each request."""
-
-    def __init__(self, url: str, count: int = 4) -> None:
-        self.url = f"{url}/v1/models/penguins:predict"
-        self.answers: list[float] = []
-        self.failures: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(count)]
-
-    def _ask(self, keep: bool) -> None:
-        session = requests.Session()
-        session.trust_env = False
-        session.headers["Connection"] = "keep-alive" if keep else "close"
-        while not self._stop.is_set():
-            try:
-                response = session.post(self.url, json={"instances": [ROW]}, timeout=10)
-                response.raise_for_status()
-                self.answers.append(response.json()["predictions"][0])
-            except requests.RequestException as error:
-                self.failures.append(repr(error))
-        session.close()
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
 
 def test_a_first_deploy_answers(models, home):
@@ -403,6 +339,7 @@ def manifest_of(source, revision, *, traffic=100, port=None, framework="fastapi"
             "model": {"uri": source.uri, "name": "penguins", "version": None, "digest": source.digest},
             "env": {},
             "drainSeconds": 10,
+            "router": None,
         },
     }
 

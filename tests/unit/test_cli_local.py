@@ -17,6 +17,7 @@ from longshore.cli import app
 class Server:
     name: str
     state: str = "ready"
+    percent: int = 100
     url: str | None = "http://127.0.0.1:8080"
     revision: str = "r-1"
     model: str = "penguins"
@@ -27,7 +28,10 @@ class Server:
 
 class Servers:
     def __init__(self) -> None:
-        self.known = [Server("penguins"), Server("houses", state="stopped", url=None, version=None, pid=None)]
+        self.known = [
+            Server("penguins"),
+            Server("houses", state="stopped", percent=0, url=None, version=None, pid=None),
+        ]
         self.stopped: list[str] = []
 
 
@@ -46,6 +50,7 @@ def test_ls_is_a_table_for_people(servers, capsys) -> None:
     assert lines[1].split() == [
         "penguins",
         "ready",
+        "100%",
         "http://127.0.0.1:8080",
         "r-1",
         "penguins",
@@ -53,7 +58,7 @@ def test_ls_is_a_table_for_people(servers, capsys) -> None:
         "42",
         "2024-01-01T00:00:00Z",
     ]
-    assert lines[2].split()[:4] == ["houses", "stopped", "-", "r-1"]
+    assert lines[2].split()[:5] == ["houses", "stopped", "0%", "-", "r-1"]
 
 
 def test_ls_is_a_document_for_programs(servers, capsys) -> None:

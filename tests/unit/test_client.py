@@ -1,5 +1,6 @@
 """What a client makes of answers; a small HTTP server plays endpoints that are right and wrong."""
 
+import itertools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from longshore.errors import DeployError, InputError, InvalidValue
 from longshore.spec import Endpoint
 
 ROWS = [{"x": 1}, {"x": 2}]
+TOO_MANY = 429, {"error": "too many requests"}
 
 
 @pytest.fixture
@@ -27,6 +29,8 @@ def serve():
                 if not told:
                     return self._reply(404, {})
                 revision = told.pop(0) if len(told) > 1 else told[0]
+                if isinstance(revision, int):
+                    return self._reply(revision, {})
                 if revision is None:
                     self.close_connection = True
                     return None
@@ -40,6 +44,8 @@ def serve():
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
+                if status == 429:
+                    self.send_header("Retry-After", "0")
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -62,7 +68,7 @@ def doubled(rows):
     return 200, {"predictions": [2.0 * row["x"] for row in rows]}
 
 
-@pytest.mark.parametrize("revisions", [[None, None, "m-1"], ["m-0", "m-0", "m-1"], ["m-1"], []])
+@pytest.mark.parametrize("revisions", [[None, None, "m-1"], ["m-0", "m-0", "m-1"], [429, 503, "m-1"], ["m-1"], []])
 def test_a_probe_waits_until_the_address_leads_to_the_revision(serve, revisions):
     asked = []
     endpoint = serve(lambda rows: asked.append(rows) or doubled(rows), revisions)
@@ -79,6 +85,13 @@ def test_a_probe_of_what_does_not_answer_says_so():
     nowhere = Endpoint(name="m", url="http://127.0.0.1:1", model="m", revision="m-1")
     with pytest.raises(DeployError, match="did not answer"):
         probe(nowhere, ROWS, None, timeout_seconds=0.3)
+
+
+def test_a_probe_comes_again_when_it_is_told_to(serve):
+    busy = itertools.cycle([True, False])
+    probe(serve(lambda rows: TOO_MANY if next(busy) else doubled(rows)), ROWS, None)
+    with pytest.raises(DeployError, match="answered 429: too many"):
+        probe(serve(lambda _: TOO_MANY), ROWS, None, timeout_seconds=0.2)
 
 
 def test_predictions_come_back_in_order(serve):

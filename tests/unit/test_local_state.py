@@ -26,7 +26,13 @@ def manifest(revision="r-0"):
         "apiVersion": REF.api_version,
         "kind": REF.kind,
         "metadata": {"name": "penguins"},
-        "spec": {"revision": revision, "traffic": 100, "port": None, "model": {"name": "penguins", "version": None}},
+        "spec": {
+            "revision": revision,
+            "traffic": 100,
+            "port": None,
+            "router": None,
+            "model": {"name": "penguins", "version": None},
+        },
     }
 
 
@@ -79,14 +85,22 @@ def test_a_state_that_cannot_be_written_is_told_and_leaves_the_old_one(monkeypat
 
 def test_the_active_revision_is_never_forgotten():
     records = {f"r-{n}": record(f"r-{n}") for n in range(9)}
-    kept = _pruned(service(active="r-0", records=records))
-    assert sorted(kept.records) == ["r-0", "r-4", "r-5", "r-6", "r-7", "r-8"]
+    kept = _pruned(service(active="r-0", manifest=manifest("r-8"), records=records))
+    assert sorted(kept.records) == ["r-0", "r-3", "r-4", "r-5", "r-6", "r-7", "r-8"]
     states.save(kept)
     assert deployed_by("run-1") == []
 
 
+def test_a_revision_that_has_a_part_is_never_forgotten():
+    records = {f"r-{n}": record(f"r-{n}") for n in range(9)}
+    wanted = manifest("r-8")
+    wanted["spec"] |= {"traffic": 0, "router": {"shares": {"r-1": 100}, "mirrorPercent": 10}}
+    kept = _pruned(service(manifest=wanted, records=records))
+    assert sorted(kept.records) == ["r-1", "r-3", "r-4", "r-5", "r-6", "r-7", "r-8"]
+
+
 def test_forgotten_revisions_leave_no_file():
-    current = service(records={f"r-{n}": record(f"r-{n}") for n in range(6)})
+    current = service(manifest=manifest("r-6"), records={f"r-{n}": record(f"r-{n}") for n in range(7)})
     states.save(current)
     for path in (current.path("r-0", "log"), current.path("r-0", "lock"), current.control("r-0")):
         path.touch()

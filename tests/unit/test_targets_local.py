@@ -5,19 +5,25 @@ import json
 import pytest
 
 from longshore.errors import InvalidValue
-from longshore.spec import HealthState, ModelSource, Release, Service, Traffic
+from longshore.spec import HealthState, ModelSource, Release, Router, Service, Traffic
 from longshore.targets.local import LocalTarget
 
 MODEL = ModelSource(uri="/models/iris/3", format="sklearn", name="iris", version="3", digest="sha256:" + "0" * 64)
 
 
-def release(percent: int = 100, **service) -> Release:
-    return Release(service=Service(name="iris", **service), model=MODEL, traffic=Traffic(percent=percent))
+def release(percent: int = 100, base: str | None = None, mirror: int = 0, **service) -> Release:
+    traffic = Traffic(percent=percent, base=base, mirror_percent=mirror)
+    return Release(service=Service(name="iris", **service), model=MODEL, traffic=traffic)
 
 
-def observed(*revisions, active=None, url=None):
+def routed(percent: int = 100, base: str | None = None, mirror: int = 0, **router) -> Release:
+    return release(percent, base, mirror, router=Router(kind="nginx", **router))
+
+
+def observed(*revisions, active=None, url=None, shares=None):
     (manifest,) = LocalTarget().render(release())
-    return [{**manifest, "status": {"active": active, "url": url, "revisions": list(revisions)}}]
+    status = {"active": active, "url": url, "revisions": list(revisions), "routed": shares}
+    return [{**manifest, "status": status}]
 
 
 def revision(name=None, state="ready", **more):
@@ -79,3 +85,57 @@ def test_the_endpoint_is_the_service_and_without_traffic_the_revision():
     candidate = LocalTarget().endpoint(release(0), seen)
     assert candidate.url == "http://127.0.0.1:1"
     assert serving.predict_url == "http://127.0.0.1:8080/v1/models/iris:predict"
+
+
+def test_with_a_router_the_object_says_who_gets_what():
+    def shares(wanted):
+        (manifest,) = LocalTarget().render(wanted)
+        return manifest["spec"]["router"]["shares"]
+
+    own = release().revision
+    assert shares(routed()) == {own: 100}
+    assert shares(routed(10, "iris-old")) == {own: 10, "iris-old": 90}
+    assert shares(routed(0, "iris-old")) == {"iris-old": 100}
+    # the first of a service, while it is tried out
+    assert shares(routed(0)) == {}
+
+
+@pytest.mark.parametrize(
+    ("router", "field"), [({"kind": "istio"}, "kind"), ({"kind": "nginx", "image": "nginx"}, "image")]
+)
+def test_a_router_that_only_a_cluster_has_is_refused(router, field):
+    with pytest.raises(InvalidValue, match=rf"Router\.{field}"):
+        LocalTarget().render(release(router=Router(**router)))
+
+
+def test_copies_need_a_router():
+    with pytest.raises(InvalidValue, match=r"Traffic\.mirror_percent.*router"):
+        LocalTarget().render(release(0, mirror=10))
+    LocalTarget().render(routed(0, "iris-old", 10))
+
+
+@pytest.mark.parametrize(
+    ("old", "shares", "state", "words"),
+    [
+        (None, None, HealthState.FAILED, "iris-old, which shall answer a part of the requests: there is no process"),
+        ({"state": "stopped", "reason": "killed"}, None, HealthState.FAILED, "killed"),
+        ({"state": "starting"}, None, HealthState.PROGRESSING, "iris-old"),
+        ({}, None, HealthState.PROGRESSING, "Nginx"),
+        ({}, {"shares": {"iris-old": 100}}, HealthState.PROGRESSING, "Nginx"),
+        ({}, "as asked", HealthState.READY, ""),
+    ],
+)
+def test_health_with_a_router_is_that_of_all_that_answer(old, shares, state, words):
+    wanted = routed(10, "iris-old")
+    if shares == "as asked":
+        shares = LocalTarget().render(wanted)[0]["spec"]["router"]
+    beside = [] if old is None else [revision("iris-old", **old)]
+    health = LocalTarget().health(wanted, observed(revision(), *beside, shares=shares))
+    assert health.state is state
+    assert words in health.why
+
+
+def test_the_endpoint_with_a_router_is_the_service_as_soon_as_anybody_answers_there():
+    seen = observed(revision(), active="iris-old", url="http://127.0.0.1:8080")
+    assert LocalTarget().endpoint(routed(0, "iris-old", 10), seen).url == "http://127.0.0.1:8080"
+    assert LocalTarget().endpoint(routed(0), seen).url == "http://127.0.0.1:1"
