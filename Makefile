@@ -10,6 +10,9 @@ KEEP ?=
 ONLY ?=
 PYTEST_ARGS ?=
 
+# a model is loaded by the very versions that it was trained with
+MODEL_LIBRARIES := \(joblib\|lightgbm\|numpy\|pandas\|scikit-learn\|scipy\|xgboost\|xgboost-cpu\)
+
 HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 
 .PHONY: help setup demo test lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
@@ -27,7 +30,10 @@ demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
 	@KEEP="$(KEEP)" tools/demo.sh
 
 test: lint docs cluster-parts  ## Check, build the docs and run all tests
-	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" \
+		LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon)" \
+		LONGSHORE_TEST_MLSERVER="$$(tools/peer.sh mlserver)" \
+		$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 unit: $(READY)  ## Run the pure tests only
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -88,6 +94,11 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra kserve --extra xgboost --extra lightgbm --extra onnx \
 		--constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-kserve.txt
+	@mkdir -p build && sed -n 's/ \\$$//; /^$(MODEL_LIBRARIES)==/p' requirements/dev.txt >build/model-libraries.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--constraints build/model-libraries.txt \
+		--overrides requirements/image-seldon-overrides.in \
+		--custom-compile-command "make lock" requirements/image-seldon.in -o requirements/image-seldon.txt
 	@for wanted in tests/cluster/images/*/requirements.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \

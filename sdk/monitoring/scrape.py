@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ServingStats", "bin_counts", "quantile", "read_metrics", "summarise"]
 
-_DURATION: Final = "http_request_duration_seconds"
+_DURATION: Final = "longshore_prediction_duration_seconds"
+_ERRORS: Final = "longshore_prediction_errors_total"
+_CLIENTS: Final = "client"
 _BINS: Final = "longshore_feature_bin_total"
-_PREDICT_ENDINGS: Final = (":predict", "/infer")
 _MAX_BYTES: Final = 64 * 2**20
 
 
@@ -30,8 +31,8 @@ class ServingStats:
     """What a server has answered since it started.
 
     Args:
-        requests: Predict requests answered, whatever their status.
-        errors: Of them with a 5xx status.
+        requests: Prediction requests answered over any protocol, whatever their status.
+        errors: Of them that failed by no fault of the client: over HTTP, with a 5xx status.
         p50_seconds: Median latency, estimated from the histogram; 0.0 if nothing was answered.
         p99_seconds: 99th percentile of latency, likewise.
     """
@@ -88,7 +89,7 @@ def _get(url: str, timeout_seconds: float) -> str:
 
 
 def summarise(samples: Iterable[Sample], *, revision: str | None = None) -> ServingStats:
-    """Requests, errors and latency of predict requests.
+    """Requests, errors and latency of prediction requests.
 
     Args:
         samples: What :func:`read_metrics` gave.
@@ -98,11 +99,12 @@ def summarise(samples: Iterable[Sample], *, revision: str | None = None) -> Serv
     requests = errors = 0.0
     for sample in samples:
         labels = sample.labels
-        if not _is_predict(labels) or not _is_of(labels, revision):
+        if not _is_of(labels, revision):
             continue
         if sample.name == f"{_DURATION}_count":
             requests += sample.value
-            errors += sample.value if labels.get("status", "").startswith("5") else 0.0
+        elif sample.name == _ERRORS and labels.get("kind") != _CLIENTS:
+            errors += sample.value
         elif sample.name == f"{_DURATION}_bucket" and "le" in labels:
             buckets[float(labels["le"])] += sample.value
     return ServingStats(
@@ -175,10 +177,6 @@ def bin_counts(
         bins = found.setdefault(sample.labels.get("feature", ""), defaultdict(float))
         bins[int(index)] += sample.value
     return {name: [int(bins.get(i, 0)) for i in range(max(bins) + 1)] for name, bins in found.items()}
-
-
-def _is_predict(labels: Mapping[str, str]) -> bool:
-    return labels.get("route", "").endswith(_PREDICT_ENDINGS)
 
 
 def _is_of(labels: Mapping[str, str], revision: str | None) -> bool:

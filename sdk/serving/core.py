@@ -293,6 +293,16 @@ class Predictor:
         with self._turn:
             return self._answer(asks)
 
+    def evaluate(self, ask: Ask) -> Prediction:
+        """Predict rows that nobody has sent: nothing is counted or written down.
+
+        Raises:
+            InputError: If rows do not fit the signature.
+            ModelError: If what the model answers is not finite.
+        """
+        with self._turn:
+            return self._answers(self._features(ask), probabilities=ask.probabilities)
+
     @property
     def busy(self) -> bool:
         """Whether the model is being asked right now."""

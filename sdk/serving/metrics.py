@@ -32,9 +32,6 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _COUNT_SECONDS: Final = 1.0
 
-_SHARED: Final = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-"""Whether this is one of several workers, whose counters are in files; see :mod:`longshore.serving.workers`."""
-
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -44,18 +41,22 @@ class Metrics:
     Args:
         model: Name of the model.
         revision: The revision.
+        protocols: What predictions can be asked for in.
 
     Attributes:
         registry: Where they are registered: of this object alone.
         in_flight: Requests being answered.
     """
 
-    def __init__(self, *, model: str, revision: str) -> None:
+    def __init__(self, *, model: str, revision: str, protocols: Sequence[str] = PROTOCOLS) -> None:
+        self._protocols = protocols
+        # as one of several workers, whose counters are in files; see longshore.serving.workers
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self.registry = CollectorRegistry()
         self._before_collect = list[Callable[[], None]]()
         # the first one is asked first, by whatever shows the registry
         self.registry.register(_Before(self._before_collect))
-        if _SHARED:
+        if self._shared:
             threading.Thread(target=self._keep_counting, name="metrics", daemon=True).start()
         self._labels = (model, revision)
         self._seconds = Histogram(
@@ -133,8 +134,8 @@ class Metrics:
         self._info.labels(*labels, digest or "").set(1)
         # all at once: a series that appears with its first value has no rise that rate() could see
         return ModelMetrics(
-            predictions={protocol: self._predictions.labels(*labels, protocol) for protocol in PROTOCOLS},
-            errors={(way, kind): self._errors.labels(*labels, way, kind) for way in PROTOCOLS for kind in KINDS},
+            predictions={way: self._predictions.labels(*labels, way) for way in self._protocols},
+            errors={(way, kind): self._errors.labels(*labels, way, kind) for way in self._protocols for kind in KINDS},
             batches=self._batches.labels(*labels),
             bins={
                 feature: [self._bins.labels(feature, str(index), version or "", revision) for index in range(size)]
@@ -145,7 +146,7 @@ class Metrics:
     def hide(self, version: str | None, digest: str | None) -> None:
         """A model is served no more; what it has counted stays."""
         model, revision = self._labels
-        if _SHARED:
+        if self._shared:
             # what is in the workers' files cannot be removed
             self._info.labels(model, version or "", revision, digest or "").set(0)
         else:
@@ -188,7 +189,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format; those of all workers, where there are several."""
-        if not _SHARED:
+        if not self._shared:
             return generate_latest(self.registry)
         self._count_kept()
         shared = CollectorRegistry()

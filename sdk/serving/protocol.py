@@ -38,6 +38,7 @@ __all__ = [
     "column_type",
     "encode",
     "infer",
+    "label_type",
     "measured",
     "model_v2",
     "parse",
@@ -168,7 +169,7 @@ def read_v1(predictor: Predictor, content: Any) -> Call:
         answered: dict[str, Any] = {"predictions": done.values}
         if done.probabilities is not None:
             answered["probabilities"] = done.probabilities
-            answered["classes"] = predictor.card.signature.classes
+            answered["classes"] = list(predictor.card.signature.classes or ())
         return answered
 
     return Call(Ask(rows=rows, probabilities=_wants_probabilities(content.get("parameters"))), answer)
@@ -219,7 +220,7 @@ def read_v2(predictor: Predictor, content: Any) -> Call:
 
     def answer(done: Prediction) -> dict[str, Any]:
         outputs = {
-            "predict": {"datatype": _label_type(signature), "shape": [rows], "data": done.values},
+            "predict": {"datatype": label_type(signature), "shape": [rows], "data": done.values},
             "predict_proba": {
                 "datatype": "FP64",
                 "shape": [rows, len(signature.classes or ())],
@@ -327,7 +328,7 @@ def model_v2(predictor: Predictor, versions: Sequence[str] | None = None) -> dic
         versions: The versions that are served, if there are others beside it.
     """
     signature = predictor.card.signature
-    outputs: list[dict[str, Any]] = [{"name": "predict", "datatype": _label_type(signature), "shape": [-1]}]
+    outputs: list[dict[str, Any]] = [{"name": "predict", "datatype": label_type(signature), "shape": [-1]}]
     if predictor.gives_probabilities:
         outputs.append({"name": "predict_proba", "datatype": "FP64", "shape": [-1, len(signature.classes or ())]})
     return {
@@ -344,7 +345,8 @@ def column_type(column: Column) -> str:
     return _V2_TYPES.get(column.kind, "BYTES")
 
 
-def _label_type(signature: Signature) -> str:
+def label_type(signature: Signature) -> str:
+    """V2 datatype of what the model predicts."""
     kinds: Sequence[type] = sorted({type(label) for label in signature.classes or ()}, key=str)
     return _V2_LABELS[kinds[0]] if len(kinds) == 1 else "FP64"
 

@@ -11,8 +11,7 @@ from longshore.errors import MonitorError
 from longshore.monitoring import ServingStats, bin_counts, read_metrics, summarise
 from longshore.monitoring.scrape import quantile
 
-LABELS = ("method", "route", "status", "model", "revision")
-PREDICT = "/v1/models/{name}:predict"
+LABELS = ("model", "version", "revision", "protocol")
 
 
 def parse(registry: CollectorRegistry) -> list:
@@ -20,12 +19,16 @@ def parse(registry: CollectorRegistry) -> list:
 
 
 def durations(*observed: tuple[str, str, str, float]) -> CollectorRegistry:
+    """Requests by protocol, whose fault an error was, revision and seconds."""
     registry = CollectorRegistry()
     histogram = Histogram(
-        "http_request_duration_seconds", "x", LABELS, registry=registry, buckets=(0.1, 0.2, 0.4, math.inf)
+        "longshore_prediction_duration_seconds", "x", LABELS, registry=registry, buckets=(0.1, 0.2, 0.4, math.inf)
     )
-    for route, status, revision, seconds in observed:
-        histogram.labels("POST", route, status, "iris", revision).observe(seconds)
+    errors = Counter("longshore_prediction_errors", "x", (*LABELS, "kind"), registry=registry)
+    for protocol, fault, revision, seconds in observed:
+        histogram.labels("iris", "3", revision, protocol).observe(seconds)
+        if fault:
+            errors.labels("iris", "3", revision, protocol, fault).inc()
     return registry
 
 
@@ -51,17 +54,15 @@ def test_quantiles_are_those_of_promql(q, buckets, expected):
     assert quantile(q, buckets) == pytest.approx(expected)
 
 
-def test_only_predict_requests_of_the_revision_are_counted():
+def test_only_predictions_of_the_revision_are_counted_over_all_protocols():
     samples = parse(
         durations(
-            (PREDICT, "200", "a", 0.05),
-            (PREDICT, "200", "a", 0.15),
-            (PREDICT, "400", "a", 0.05),
-            (PREDICT, "503", "a", 0.3),
-            ("/v2/models/{name}/infer", "500", "a", 0.05),
-            ("/v2/health/ready", "503", "a", 9.0),
-            ("/metrics", "200", "a", 9.0),
-            (PREDICT, "200", "b", 0.05),
+            ("v1", "", "a", 0.05),
+            ("v1", "", "a", 0.15),
+            ("grpc-v2", "client", "a", 0.05),
+            ("v2", "server", "a", 0.3),
+            ("seldon", "model", "a", 0.05),
+            ("v1", "", "b", 0.05),
         )
     )
     mine = summarise(samples, revision="a")
@@ -75,7 +76,7 @@ def test_only_predict_requests_of_the_revision_are_counted():
 def test_nothing_served_is_all_zero():
     nothing = ServingStats(requests=0, errors=0, p50_seconds=0.0, p99_seconds=0.0)
     assert summarise([]) == nothing
-    assert summarise(parse(durations((PREDICT, "200", "a", 0.1))), revision="b") == nothing
+    assert summarise(parse(durations(("v1", "", "a", 0.1))), revision="b") == nothing
 
 
 def test_bins_are_counted_by_index():
@@ -119,7 +120,7 @@ def answering(status: int, body: bytes, *, length: int | None = None):
 
 def test_metrics_are_read_from_a_server_past_any_proxy(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    with answering(200, generate_latest(durations((PREDICT, "200", "a", 0.1)))) as url:
+    with answering(200, generate_latest(durations(("v1", "", "a", 0.1)))) as url:
         assert summarise(read_metrics(url), revision="a").requests == 1
 
 

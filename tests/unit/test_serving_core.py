@@ -277,8 +277,16 @@ def test_durations_fall_into_the_documented_buckets():
         (bound, float(bound > 0.0007))
         for bound in (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, float("inf"))
     ]
+
+
+def test_monitoring_reads_what_is_counted():
+    one = metrics()
+    counts = one.of_version("1", "sha256:ab", {"x": 2})
+    counts.observe_prediction("v1", 0.0007)
+    counts.observe_prediction("grpc-v2", 0.0007, "client")
+    counts.observe_prediction("v2", 11, "server")
     stats = summarise(samples(one), revision="m-1")
-    assert (stats.requests, stats.errors) == (2, 1)
+    assert (stats.requests, stats.errors) == (3, 1)
 
 
 def test_strangers_cannot_make_series():
