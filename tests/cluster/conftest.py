@@ -118,6 +118,18 @@ def seldon_kinds(fleet) -> Cluster:
 
 
 @pytest.fixture(scope="session")
+def seldon_v2_kinds(fleet) -> Cluster:
+    """``fleet`` with the kinds of Seldon Core 2; what carries them out is harness.seldon_v2."""
+    from harness.definitions import install_definitions
+
+    try:
+        install_definitions(fleet, "seldon-v2")
+    except Missing as error:
+        pytest.skip(str(error))
+    return fleet
+
+
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[object]:
     """A cluster with one real node, a registry and DNS: harness.nodes.NodesCluster."""
     from harness.nodes import NodesCluster

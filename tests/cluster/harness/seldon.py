@@ -138,7 +138,7 @@ def microservice(
         for name, value in (parameters or {}).items()
     ]
     names = ("--http-port", "--grpc-port", "--metrics-port")
-    command = [environment() / "python", "-W", "ignore", "-c", _LOOPBACK, run, f"--parameters={json.dumps(given)}"]
+    command = [str(environment() / "python"), "-W", "ignore", "-c", _LOOPBACK, run, f"--parameters={json.dumps(given)}"]
     command += [f"{name}={port}" for name, port in zip(names, ports, strict=True)]
     with (
         log.open("wb") as output,
@@ -183,7 +183,7 @@ def _variables(place: Path, told: Mapping[str, str]) -> dict[str, str]:
 
 def run_client(script: Path, *arguments: str) -> Any:
     """Run a script in the environment; gives the JSON that it prints."""
-    command = [environment() / "python", "-W", "ignore", script, *arguments]
+    command = [str(environment() / "python"), "-W", "ignore", str(script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
