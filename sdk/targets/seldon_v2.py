@@ -4,8 +4,9 @@ Each revision is a Model of its own, named after it: Seldon's status never says 
 so only a name that was never used before tells. An Experiment named after the service shares the requests out. Its
 name is what clients ask for, for good: ``NAME.experiment``, as the model in the path or in the header ``seldon-model``.
 
-Seldon takes an Experiment's route away as soon as one of its candidates has no replica that answers. So a Model is
-brought up first, and named in the Experiment once it is available.
+Of an Experiment's candidates, Seldon leads requests to those before the first one that has no replica that answers; to
+the others, and to the mirror, it does not. So a Model is brought up first, is named in the Experiment once it is
+available, and stands there after those that serve already.
 """
 
 from __future__ import annotations
@@ -178,6 +179,7 @@ def _model_name(release: Release) -> str:
 
 def _experiment(release: Release, options: SeldonV2Options) -> Manifest:
     service, traffic = release.service, release.traffic
+    # the newest comes last: if it is lost, those before it still answer
     shares = {**traffic.others, release.revision: traffic.percent if traffic.others else 100}
     candidates = [{"name": name, "weight": weight} for name, weight in shares.items() if weight]
     spec: dict[str, Any] = {"resourceType": _resource_type(options), "candidates": candidates}

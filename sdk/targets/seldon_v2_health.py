@@ -43,6 +43,9 @@ _REFUSED: Final = "FailedPrecondition"
 """What the scheduler answers to what it will never carry out; the operator asks again after any other error."""
 
 _RPC: Final = "rpc error"
+_NO_KAFKA: Final = "available to handle pipeline"
+"""End of what a Pipeline says where the parts of Seldon are not installed that join steps by Kafka."""
+
 _NOTHING: Final = "Empty reason"
 
 
@@ -141,7 +144,7 @@ def _pipeline(wanted: Manifest, pipeline: Manifest, observed: Sequence[Manifest]
         why = f"the Pipeline {name} is not ready: {words or state or 'nothing is said of ' + kind}"
         if state in _FAILED:
             return Health.failed(why)
-        return Health.stalled(why) if _RPC in words else Health.progressing(why)
+        return Health.stalled(why) if _RPC in words or _NO_KAFKA in words else Health.progressing(why)
     if conditions["ModelsReady"].get("status") != "True":
         # the revision's own one is
         steps = ", ".join(step["name"] for step in wanted["spec"]["steps"])

@@ -494,6 +494,11 @@ PIPELINE_WORDS = {
         HealthState.FAILED,
         ": no topic",
     ),
+    "no Kafka": (
+        (condition("PipelineReady", "False", "PipelineCreate", "no dataflow engines available to handle pipeline"),),
+        HealthState.STALLED,
+        "no dataflow engines",
+    ),
     "another step's model": (
         (*FLOWS[:2], condition("ModelsReady", "False")),
         HealthState.STALLED,

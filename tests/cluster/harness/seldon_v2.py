@@ -8,7 +8,7 @@ Seldon's own are not free to use in production, and come as images. This writes 
   Server fits, it is ScheduleFailed until one does;
 - an Experiment that the scheduler refuses keeps its conditions, and gets one that is none of its own (``ModelReady``);
   one that it takes is first not ready, then ready;
-- the route of an Experiment goes as soon as one of its candidates cannot answer.
+- the route of an Experiment has its candidates up to the first one that cannot answer, and is gone if that is the first.
 
 Annotations of a Model say what becomes of it: ``test.longshore.dev/ready-delay: 2s``, and ``test.longshore.dev/fail:
 load`` or ``lost``, which loads and then goes.
@@ -284,12 +284,15 @@ class SeldonV2(StandIn):
         return found is not None and _is_true(found, "Ready")
 
     def _route(self, key: Key, taken: _Taken, answering: Mapping[str, bool]) -> None:
-        if not all(answering.values()):
-            self._lead(key, None)
-            return
+        weights: dict[str, int] = {}
+        for one in taken.spec["candidates"]:
+            if not answering[one["name"]]:
+                self._lead(key, Route(weights) if weights else None)
+                return
+            weights[one["name"]] = one["weight"]
         mirror = taken.spec.get("mirror")
-        weights = {one["name"]: one["weight"] for one in taken.spec["candidates"]}
-        self._lead(key, Route(weights, (mirror["name"], mirror["percent"]) if mirror else None))
+        copies = mirror is not None and answering[mirror["name"]]
+        self._lead(key, Route(weights, (mirror["name"], mirror["percent"]) if copies else None))
 
     def _lead(self, key: Key, route: Route | None) -> None:
         before = self.history.setdefault(key, [])
