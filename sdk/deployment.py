@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from longshore import client
-from longshore.errors import ConfigError, DeployError, MissingExtra
+from longshore.errors import ConfigError, DeployError, InvalidValue, MissingExtra
 from longshore.release import (
     PATIENCE_SECONDS,
     Deployment,
@@ -27,7 +27,7 @@ from longshore.release import (
     release_in,
     remove,
 )
-from longshore.spec import Endpoint, ModelSource, Release, Service, Traffic
+from longshore.spec import Endpoint, KServeOptions, ModelSource, Release, SeldonV2Options, Service, Traffic
 from longshore.storage import fetch_directory
 from longshore.targets import PLATFORMS, ROUTABLE, target_of
 from longshore.targets.base import Ref, Runtime, Target
@@ -50,6 +50,7 @@ __all__ = [
     "replay_table",
     "rollback_service",
     "undo_run",
+    "with_storage_secret",
 ]
 
 REGISTRY_ANNOTATION: Final = "longshore.dev/registry"
@@ -187,6 +188,23 @@ def deploy_model(
         patience_seconds=patience_seconds,
         on_progress=on_progress,
     )
+
+
+def with_storage_secret(service: Service, platform: str, secret: str | None) -> Service:
+    """The service with a Secret that opens the model's storage to a platform that fetches models itself.
+
+    Args:
+        service: The service.
+        platform: One of :data:`PLATFORMS`; those whose pods fetch models have their keys in ``Service.secrets``.
+        secret: Name of the Secret; with None the service stays as it is.
+    """
+    if secret is None:
+        return service
+    if platform == "kserve":
+        return replace(service, kserve=replace(service.kserve or KServeOptions(), storage_secret=secret))
+    if platform == "seldon-v2":
+        return replace(service, seldon_v2=replace(service.seldon_v2 or SeldonV2Options(), storage_secret=secret))
+    raise InvalidValue("storage_secret", secret, f"on the platform {platform}, name it in secrets")
 
 
 def rollback_service(

@@ -43,8 +43,9 @@ def deploy_model(
         model: A packaged model.
         endpoint: Where it answers.
         name: Name of the service.
-        platform: ``local``, a process on this machine, ``rest``, a Deployment and a Service on Kubernetes, or
-            ``kserve``, an InferenceService with longshore's runtime; ``deploy_kserve`` has all that KServe can do.
+        platform: ``local``, a process on this machine, ``rest``, a Deployment and a Service on Kubernetes,
+            ``kserve``, an InferenceService with longshore's runtime, or ``seldon-v2``, a Model of Seldon Core 2;
+            ``deploy_kserve`` and ``deploy_seldon_v2`` have all that these can do.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
         replicas: Number of pods; the least where ``max_replicas`` is given.
         max_replicas: Largest number of pods on Kubernetes; by default it is fixed.
@@ -57,8 +58,8 @@ def deploy_model(
         framework: Web framework of the server.
         secrets: Kubernetes Secrets whose keys become environment variables of the server, such as the credentials
             of the store that the model is in.
-        storage_secret: The Secret with those credentials on the platform ``kserve``, which fetches the model itself;
-            by default those of the service account.
+        storage_secret: The Secret with those credentials on the platforms that fetch the model themselves, ``kserve``
+            and ``seldon-v2``; by default those of the service account, or of Seldon's Servers.
         service_account: Kubernetes service account of the serving pods.
         image: Container image of the server, for a registry of one's own.
         traffic_percent: Share of the requests for this revision; the rest stays where it was. It needs a router.
@@ -81,8 +82,8 @@ def deploy_model(
         DeployError: If the revision did not come up or did not answer well; says what serves instead.
     """
     from longshore.artifacts import read_model, write_endpoint
-    from longshore.deployment import default_namespace, deploy_model
-    from longshore.spec import KServeOptions, Resources, Router, Scaling, Service, Traffic, from_plain
+    from longshore.deployment import default_namespace, deploy_model, with_storage_secret
+    from longshore.spec import Resources, Router, Scaling, Service, Traffic, from_plain
 
     scaling = {
         "min_replicas": replicas,
@@ -101,11 +102,10 @@ def deploy_model(
         service_account=service_account,
         image=image,
         router=None if router is None else from_plain(Router, router),
-        kserve=None if storage_secret is None else KServeOptions(storage_secret=storage_secret),
     )
     done = deploy_model(
         read_model(model),
-        service,
+        with_storage_secret(service, platform, storage_secret),
         platform=platform,
         traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent),
         tracking_uri=registry,

@@ -8,9 +8,12 @@ import pytest
 from harness.cluster import eventually
 from harness.fleet import FAIL, READY_DELAY
 from harness.seldon_v2 import BROKEN, Route, SeldonV2
+from kfp.dsl import Artifact
 
+from longshore import components
+from longshore.artifacts import read_endpoint, write_model
 from longshore.cluster import ClusterRuntime, Session
-from longshore.deployment import delete_service, deploy_model, find_endpoint, promote_service, rollback_service
+from longshore.deployment import find_endpoint
 from longshore.errors import ConfigError, DeployError, InvalidValue
 from longshore.rbac import deployer_objects
 from longshore.release import deploy, previous_release, remove
@@ -329,26 +332,39 @@ def test_one_write_for_each_object_that_changes(service, bring_up, proxy):
     assert [seen for seen in proxy.seen if seen.method == "PATCH"] == []
 
 
-def test_the_least_role_is_enough(service, seldon, seldon_v2_kinds):
+def test_the_steps_do_with_the_least_role(service, seldon, runtime, seldon_v2_kinds, monkeypatch):
     namespace = service.namespace
-    session = Session.from_kubeconfig(seldon_v2_kinds.kubeconfig_of(namespace, "worker"))
     for manifest in deployer_objects(namespace, service_account="worker", platforms=["seldon-v2"]):
         seldon_v2_kinds.apply(manifest)
+    kubeconfig = seldon_v2_kinds.kubeconfig_of(namespace, "worker")
+    session = Session.from_kubeconfig(kubeconfig)
     experiment = Ref(VERSION, "Experiment", "iris", namespace)
     eventually(lambda: ClusterRuntime(session).exists(experiment) is False, "the role takes effect", 10)
-    waits = {"timeout_seconds": 60, "session": session}
-    where = {"platform": "seldon-v2", "namespace": namespace, "session": session}
-    first = deploy_model(MODEL, service, platform="seldon-v2", patience_seconds=2, **waits)
-    canary = deploy_model(NEXT, service, platform="seldon-v2", traffic=Traffic(percent=20), **waits)
-    assert seldon.routes[key(service)] == Route({first.release.revision: 80, canary.release.revision: 20})
-    promote_service("iris", timeout_seconds=60, **where)
-    assert find_endpoint("iris", **where).revision == canary.release.revision
-    rollback_service("iris", timeout_seconds=60, **where)
-    assert seldon.routes[key(service)] == Route({first.release.revision: 100})
-    delete_service("iris", **where)
+    session.close()
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    model, endpoint = Artifact(), Artifact()
+    where = {"platform": "seldon-v2", "namespace": namespace}
+
+    def step(component, *given, **more):
+        return components.get(component).python_func(*given, **more, namespace=namespace)
+
+    write_model(model, MODEL)
+    url, first, _ = step("deploy_seldon_v2", model, endpoint, name="iris", parameters={"a": "b"}, memory="1Mi")
+    assert url == f"http://seldon-mesh.{namespace}.svc.cluster.local"
+    write_model(model, NEXT)
+    canary = {"parameters": {"a": "b"}, "memory": "1Mi", "traffic_percent": 20}
+    _, second, replaced = step("deploy_seldon_v2", model, endpoint, name="iris", **canary)
+    assert replaced == first
+    assert seldon.routes[key(service)] == Route({first: 80, second: 20})
+    step("promote_model", endpoint, "iris", platform="seldon-v2")
+    assert read_endpoint(endpoint).headers == {"seldon-model": "iris.experiment"}
+    assert find_endpoint("iris", **where).revision == second
+    step("rollback_model", endpoint, "iris", platform="seldon-v2")
+    assert seldon.routes[key(service)] == Route({first: 100})
+    step("delete_seldon_v2", "iris")
     with pytest.raises(ConfigError):
         find_endpoint("iris", **where)
-    session.close()
+    assert names(runtime, service) == set()
 
 
 def test_without_seldon_the_deploy_says_so(service, bring_up, seldon, runtime):

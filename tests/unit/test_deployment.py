@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from longshore import client
-from longshore.deployment import _smoke_test
-from longshore.errors import MissingExtra
+from longshore.deployment import _smoke_test, with_storage_secret
+from longshore.errors import InvalidValue, MissingExtra
 from longshore.packaging import read_card
-from longshore.spec import Endpoint
+from longshore.spec import Endpoint, KServeOptions, SeldonV2Options, Service
 
 
 @pytest.mark.parametrize(("takes", "asked"), [("rows", True), ("tensors", False)])
@@ -32,3 +32,13 @@ def test_a_protocol_that_cannot_be_spoken_here_undoes_no_deployment(constant_mod
     _smoke_test(constant_models(1))(Endpoint(name="m", url="http://m", model="m", revision="r"))
     assert "http://m is served without a smoke test" in caplog.text
     assert "pip install 'longshore[kserve]'" in caplog.text
+
+
+def test_a_secret_opens_the_storage_to_platforms_that_fetch_models_themselves():
+    service = Service(name="iris", seldon_v2=SeldonV2Options(server="mine"))
+    assert with_storage_secret(service, "kserve", "store").kserve == KServeOptions(storage_secret="store")
+    told = with_storage_secret(service, "seldon-v2", "store").seldon_v2
+    assert told == SeldonV2Options(server="mine", storage_secret="store")
+    assert with_storage_secret(service, "rest", None) == service
+    with pytest.raises(InvalidValue, match="on the platform rest, name it in secrets"):
+        with_storage_secret(service, "rest", "store")

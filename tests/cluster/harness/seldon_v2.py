@@ -8,7 +8,7 @@ Seldon's own are not free to use in production, and come as images. This writes 
   Server fits, it is ScheduleFailed until one does;
 - an Experiment that the scheduler refuses keeps its conditions, and gets one that is none of its own (``ModelReady``);
   one that it takes is first not ready, then ready;
-- the route of an Experiment has its candidates up to the first one that cannot answer, and is gone if that is the first.
+- the route of an Experiment has the candidates before the first one that cannot answer, and is gone without any.
 
 Annotations of a Model say what becomes of it: ``test.longshore.dev/ready-delay: 2s``, and ``test.longshore.dev/fail:
 load`` or ``lost``, which loads and then goes.
@@ -102,6 +102,7 @@ class SeldonV2(StandIn):
     def __init__(self, cluster: Cluster, lag: float = 0.0) -> None:
         super().__init__("seldon-v2")
         self._cluster, self.lag = cluster, lag
+        self._up: dict[Key, int] = {}
         self._models: dict[Key, _Loading] = {}
         self._experiments: dict[Key, _Taken] = {}
         self._changed: dict[Key, tuple[int, float]] = {}
@@ -135,7 +136,7 @@ class SeldonV2(StandIn):
     def _server(self, server: dict[str, Any]) -> None:
         """Make its pods as the operator does, and tell whether they are ready."""
         metadata, spec = server["metadata"], server["spec"]
-        if "deletionTimestamp" in metadata:
+        if "deletionTimestamp" in metadata or self._up.get(_key(server)) == metadata["generation"]:
             return
         if spec["serverConfig"] not in _CAPABILITIES:
             why = f'ServerConfig.mlops.seldon.io "{spec["serverConfig"]}" not found'
@@ -174,6 +175,9 @@ class SeldonV2(StandIn):
             word = "StatefulSet replicas matches desired replicas" if ready else "StatefulSet replicas does not match"
             status = {**_SERVER_STATUS, "replicas": replicas}
             self._say(server, {"StatefulSetOrDeploymentReady": (ready, word, "")}, **status)
+            if ready:
+                # one that runs is not looked at again: tests leave theirs behind
+                self._up[_key(server)] = metadata["generation"]
 
     # models
 
@@ -291,8 +295,8 @@ class SeldonV2(StandIn):
                 return
             weights[one["name"]] = one["weight"]
         mirror = taken.spec.get("mirror")
-        copies = mirror is not None and answering[mirror["name"]]
-        self._lead(key, Route(weights, (mirror["name"], mirror["percent"]) if copies else None))
+        copies = (mirror["name"], mirror["percent"]) if mirror and answering[mirror["name"]] else None
+        self._lead(key, Route(weights, copies))
 
     def _lead(self, key: Key, route: Route | None) -> None:
         before = self.history.setdefault(key, [])
