@@ -9,8 +9,9 @@ from longshore.authoring import component
 def delete_seldon_v2(name: str, namespace: Optional[str] = None):
     """Delete a service's Experiment and all that its revisions have of their own, and wait until it is gone.
 
-    Those are Models, Pipelines and Servers. What is gone already is no error. What the service named and did not bring stays: Servers, the Models of a
-    pipeline's other steps, the Model of ``default``, which answers its own clients again.
+    Those are Models, Pipelines and Servers. What is gone already is no error. What the service named and did not bring
+    stays: Servers, the Models of a pipeline's other steps, the Model of ``default``, which answers its own clients
+    again.
 
     Args:
         name: Name of the service.
