@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PLATFORMS",
+    "ask",
     "default_namespace",
     "delete_service",
     "deploy_model",
@@ -49,6 +50,7 @@ __all__ = [
     "promote_service",
     "replay_table",
     "rollback_service",
+    "send_feedback",
     "undo_run",
     "with_storage_secret",
 ]
@@ -395,8 +397,8 @@ def predict(
         endpoint: Where to ask: what a deploy returned, or :func:`find_endpoint`; ``Endpoint.through`` gives it behind
             an ingress.
         rows: Mappings from column to value, sequences of values, a DataFrame or an array.
-        protocol: ``v1``, ``v2`` or ``grpc-v2``; None is the first of them that the endpoint speaks. The latter two go
-            through KServe's SDK (extra ``kserve``).
+        protocol: One of ``longshore.client.PROTOCOLS``; None is the first of them that the endpoint speaks. ``v2`` and
+            ``grpc-v2`` go through KServe's SDK (extra ``kserve``).
         access: Token and certificates.
         timeout_seconds: For the request.
         session: The cluster that the endpoint is in; None is the one at hand.
@@ -409,8 +411,47 @@ def predict(
         DeployError: If nothing answers or the answer is no prediction.
         ClusterError: If the endpoint is in a cluster and no pod behind it is ready.
     """
+    options = {"protocol": protocol, "access": access, "timeout_seconds": timeout_seconds}
+    return ask(endpoint, rows, session=session, **options).predictions
+
+
+def ask(endpoint: Endpoint, rows: Any, *, session: Session | None = None, **options: Any) -> client.Answer:
+    """Predict rows, and keep what :func:`send_feedback` takes; see :func:`predict`."""
     with _reached(endpoint, session) as reachable:
-        return client.predict(reachable, rows, protocol=protocol, access=access, timeout_seconds=timeout_seconds)
+        if reachable is endpoint:
+            return client.ask(endpoint, rows, **options)
+        # what is forwarded has another address the next time
+        with client.Client(reachable, **options) as one:
+            return one.ask(rows)
+
+
+def send_feedback(
+    endpoint: Endpoint,
+    answer: client.Answer,
+    reward: float,
+    *,
+    truth: Any = None,
+    session: Session | None = None,
+    **options: Any,
+) -> None:
+    """Say how good an answer was, so that an experiment can be judged on it.
+
+    Args:
+        endpoint: Where it was asked for; only Seldon's protocol knows feedback.
+        answer: What :func:`ask` gave, perhaps long ago.
+        reward: A finite number; the more the better.
+        truth: What would have been right, one value for each row.
+        session: The cluster that the endpoint is in; None is the one at hand.
+        options: As of :func:`predict`.
+
+    Raises:
+        ConfigError: If the endpoint speaks a protocol without feedback.
+        InputError: If it is refused; the message is the server's.
+        DeployError: If nothing answers.
+        ClusterError: If the endpoint is in a cluster and no pod behind it is ready.
+    """
+    with _reached(endpoint, session) as reachable:
+        client.send_feedback(reachable, answer, reward, truth=truth, **options)
 
 
 def find_endpoint(
@@ -469,7 +510,7 @@ def replay_table(
         batch_size: Rows in one request.
         max_requests: At most so many requests.
         max_p99_seconds: Bound on the 99th percentile of latency; None sets none.
-        protocol: ``v1``, ``v2`` or ``grpc-v2``; None is the first of them that the endpoint speaks.
+        protocol: One of ``longshore.client.PROTOCOLS``; None is the first of them that the endpoint speaks.
         access: Token and certificates.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LONGSHORE_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def nobodys_connections() -> Iterator[None]:
+    """No test leaves connections to servers that another one ends."""
+    yield
+    if (client := sys.modules.get("longshore.client")) is not None:
+        client.close_kept()
 
 
 @pytest.fixture(scope="session")

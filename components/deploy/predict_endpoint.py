@@ -29,7 +29,8 @@ def predict_endpoint(
         batch_size: Rows in one request.
         max_requests: At most so many requests; the table's first rows are sent.
         max_p99_seconds: Bound on the 99th percentile of latency; None sets none.
-        protocol: v1, v2 or grpc-v2; None is the first of them that the endpoint speaks.
+        protocol: v1, v2, seldon or tensorflow, or one of the last three over gRPC as in grpc-v2; None is the first of
+            them that the endpoint speaks.
         token_file: File with a bearer token in the step's pod, such as that of a projected service account.
 
     Returns:

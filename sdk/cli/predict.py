@@ -25,7 +25,7 @@ __all__ = ["predict"]
     type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="JSON or CSV file with rows, '-' for JSON from standard input; by default the model's own examples.",
 )
-@click.option("--protocol", help="v1, v2 or grpc-v2; by default the first that the service speaks.")
+@click.option("--protocol", help="Such as v1, v2, grpc-v2, seldon; by default the first that the service speaks.")
 @click.option("--ingress", metavar="URL", help="Ask through this ingress; by default through the API server.")
 @click.option("--host", help="Host name by which the ingress knows the service, if not KServe's.")
 @click.option("--token-file", type=click.Path(exists=True, dir_okay=False), help="File with a bearer token.")

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from longshore.client.access import Access, tls_name
-from longshore.client.refusals import refused
+from longshore.client.access import Access
+from longshore.client.answers import Answer
 from longshore.client.tensors import Row, as_rows
 from longshore.errors import ConfigError, DeployError, InvalidValue
 from longshore.spec import Endpoint
 
 if TYPE_CHECKING:
-    import requests
+    from longshore.client.http import Http
 
-__all__ = ["PROTOCOLS", "Client", "predict"]
-
-PROTOCOLS: Final = ("v1", "v2", "grpc-v2")
-"""What predictions can be asked for in, as KServe names it."""
+__all__ = ["PROTOCOLS", "Client"]
 
 _READY_SECONDS: Final = 5.0
-_NOBODY_YET: Final = frozenset({429, 502, 503, 504})
-"""Of who stands in front, or of a server that does not answer just now: these do not tell who would."""
 
 
 class Transport(Protocol):
     """How one protocol asks."""
 
-    def predict(self, rows: list[Row], timeout_seconds: float) -> list[Any]:
+    def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
         """One prediction per row."""
         ...
 
@@ -45,14 +41,15 @@ class Client:
     Args:
         endpoint: Where to ask; its address must be one that this process reaches (``longshore.deployment.predict``
             forwards one inside a cluster).
-        protocol: One of :data:`PROTOCOLS`; None is the first of them that the endpoint speaks. ``v2`` and ``grpc-v2``
-            go through the clients of KServe's SDK (extra ``kserve``).
+        protocol: One of :data:`PROTOCOLS`; None is the first that the endpoint speaks. ``v2`` and ``grpc-v2`` go
+            through the clients of KServe's SDK (extra ``kserve``), the others over gRPC take ``grpcio`` (extra
+            ``grpc``).
         access: Token and certificates.
         timeout_seconds: For each request.
 
     Raises:
         ConfigError: If the endpoint does not speak the protocol, or a certificate cannot be read.
-        MissingExtra: If the protocol needs KServe's SDK and it is not installed.
+        MissingExtra: If what the protocol needs is not installed.
     """
 
     def __init__(
@@ -66,7 +63,7 @@ class Client:
         self.endpoint = endpoint
         self.protocol = _settle(endpoint, protocol)
         self._timeout_seconds = timeout_seconds
-        self._transport = _transport(endpoint, self.protocol, access or Access())
+        self._transport = _TRANSPORTS[self.protocol](endpoint, access or Access())
 
     def __enter__(self) -> Client:
         return self
@@ -92,24 +89,44 @@ class Client:
             InputError: If the model refuses the rows; the message is the server's.
             DeployError: If nothing answers or the answer is no prediction.
         """
-        return self._transport.predict(as_rows(rows), self._timeout_seconds)
+        return self.ask(rows).predictions
+
+    def ask(self, rows: Any) -> Answer:
+        """Predict rows, and keep what :meth:`send_feedback` takes; see :meth:`predict`."""
+        return self._transport.ask(as_rows(rows), self._timeout_seconds)
+
+    def send_feedback(self, answer: Answer, reward: float, *, truth: Any = None) -> None:
+        """Say how good an answer was, so that an experiment can be judged on it.
+
+        The answer goes with it, and it says who gave it: routers learn from that, and the reward is counted for that
+        model and version wherever the feedback comes by.
+
+        Args:
+            answer: What :meth:`ask` gave.
+            reward: A finite number; the more the better.
+            truth: What would have been right, one value for each row.
+
+        Raises:
+            ConfigError: If the protocol knows no feedback: only Seldon's does.
+            InputError: If it is refused; the message is the server's.
+            DeployError: If nothing answers.
+        """
+        transport: Any = self._transport
+        if self.protocol not in _REWARDED:
+            spoken = " or ".join(_REWARDED)
+            raise ConfigError(
+                f"{self.endpoint.name} is asked in {self.protocol}, and feedback is sent in {spoken} only"
+            )
+        if answer.response is None:
+            raise InvalidValue("answer", "of another protocol", "give what Client.ask gave of the same service")
+        feedback = {"request": answer.request or {}, "response": answer.response, "reward": float(reward)}
+        if truth is not None:
+            feedback["truth"] = {"data": {"names": [], "ndarray": _plain(truth)}}
+        transport.send_feedback(feedback, self._timeout_seconds)
 
     def answering(self) -> str | None:
         """The revision that answers, None if nothing does; where it is not told, the endpoint's own."""
         return self._transport.answering(min(_READY_SECONDS, self._timeout_seconds))
-
-
-def predict(
-    endpoint: Endpoint,
-    rows: Any,
-    *,
-    protocol: str | None = None,
-    access: Access | None = None,
-    timeout_seconds: float = 30,
-) -> list[Any]:
-    """Predict rows over a connection of their own; see :class:`Client`."""
-    with Client(endpoint, protocol=protocol, access=access, timeout_seconds=timeout_seconds) as client:
-        return client.predict(rows)
 
 
 def _settle(endpoint: Endpoint, protocol: str | None) -> str:
@@ -118,7 +135,7 @@ def _settle(endpoint: Endpoint, protocol: str | None) -> str:
         if not known:
             spoken = ", ".join(endpoint.protocols)
             raise ConfigError(
-                f"{endpoint.name} speaks {spoken}, and rows can be asked for in {', '.join(PROTOCOLS)} only"
+                f"{endpoint.name} speaks {spoken}, and rows can be asked for in {', '.join(PROTOCOLS)}"
                 + (": use a client of OpenAI's API" if "openai" in endpoint.protocols else "")
             )
         return known[0]
@@ -129,88 +146,88 @@ def _settle(endpoint: Endpoint, protocol: str | None) -> str:
     return protocol
 
 
-def _transport(endpoint: Endpoint, protocol: str, access: Access) -> Transport:
-    if protocol == "v1":
-        return _V1(endpoint, access)
-    from longshore.client import open_inference
-
-    return (open_inference.Rest if protocol == "v2" else open_inference.Grpc)(endpoint, access)
-
-
-def _named(name: str) -> requests.adapters.HTTPAdapter:
-    """Connections that ask for a certificate of ``name``, whatever the address is."""
-    from requests.adapters import HTTPAdapter
-
-    class Named(HTTPAdapter):
-        def init_poolmanager(self, *args: Any, **options: Any) -> None:
-            super().init_poolmanager(*args, **options, server_hostname=name, assert_hostname=name)
-
-    return Named()
+def _plain(truth: Any) -> list[Any]:
+    """One value for each row, as JSON has them."""
+    values = truth.tolist() if hasattr(truth, "tolist") else list(truth)
+    return [value for row in as_rows([[value] for value in values]) if not isinstance(row, Mapping) for value in row]
 
 
 class _V1:
     """KServe's V1 protocol, which is a JSON of rows: it needs no client of its own."""
 
     def __init__(self, endpoint: Endpoint, access: Access) -> None:
-        import requests
+        from longshore.client.http import Http
 
-        self._endpoint, self._access = endpoint, access
-        self._session: requests.Session = requests.Session()
-        self._session.headers.update(endpoint.headers)
-        # a proxy set for the internet has no business with a cluster's or this machine's addresses
-        self._session.trust_env = False
-        if access.ca_file is not None:
-            self._session.verify = str(access.ca_file)
-        if access.cert_file is not None:
-            key = access.key_file or access.cert_file
-            self._session.cert = (str(access.cert_file), str(key))
-        if endpoint.url.startswith("https"):
-            access.trust()
-            if (name := tls_name(endpoint, endpoint.url)) is not None:
-                self._session.mount("https://", _named(name))
+        self._endpoint = endpoint
+        self._http: Http = Http(endpoint, access)
 
-    def predict(self, rows: list[Row], timeout_seconds: float) -> list[Any]:
-        import requests
-
-        url = self._endpoint.predict_url
-        try:
-            response = self._session.post(
-                url,
-                json={"instances": rows},
-                headers=dict(self._access.headers()),
-                timeout=timeout_seconds,
-                # a login page would answer 200
-                allow_redirects=False,
-            )
-        except (requests.RequestException, OSError) as error:
-            raise DeployError(f"{url} did not answer: {error}") from error
-        if response.status_code != 200:
-            told = response.headers
-            raise refused(url, response.status_code, response.text, told.get("Location"), told.get("Retry-After"))
-        try:
-            body = response.json()
-        except requests.JSONDecodeError:
-            body = None
+    def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
+        path = self._endpoint.predict_url.removeprefix(self._http.url)
+        body = self._http.post(path, {"instances": rows}, timeout_seconds)
         predictions = body.get("predictions") if isinstance(body, dict) else None
         if not isinstance(predictions, list):
-            raise DeployError(f"{url} answered without a list of predictions: {response.text[:200]}")
-        return predictions
+            raise DeployError(f"{self._http.url}{path} answered without a list of predictions: {str(body)[:200]}")
+        return Answer(predictions=predictions)
 
     def answering(self, timeout_seconds: float) -> str | None:
-        import requests
-
-        url = f"{self._endpoint.url.rstrip('/')}/v2/health/ready"
-        try:
-            response = self._session.get(url, headers=dict(self._access.headers()), timeout=timeout_seconds)
-            if response.status_code in _NOBODY_YET:
-                return None
-            told = response.json() if response.status_code == 200 else None
-        except requests.JSONDecodeError:
-            told = None
-        except requests.RequestException:
+        status, told = self._http.get("/v2/health/ready", timeout_seconds)
+        if not status:
             return None
-        revision = told.get("revision") if isinstance(told, dict) else None
+        revision = told.get("revision") if status == 200 and isinstance(told, dict) else None
         return revision if isinstance(revision, str) else self._endpoint.revision
 
     def close(self) -> None:
-        self._session.close()
+        self._http.close()
+
+
+def _v2(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.open_inference import Rest
+
+    return Rest(endpoint, access)
+
+
+def _grpc_v2(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.open_inference import Grpc
+
+    return Grpc(endpoint, access)
+
+
+def _seldon(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.seldon import SeldonRest
+
+    return SeldonRest(endpoint, access)
+
+
+def _grpc_seldon(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.seldon import SeldonGrpc
+
+    return SeldonGrpc(endpoint, access)
+
+
+def _tensorflow(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.tensorflow import TensorflowRest
+
+    return TensorflowRest(endpoint, access)
+
+
+def _grpc_tensorflow(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.tensorflow import TensorflowGrpc
+
+    return TensorflowGrpc(endpoint, access)
+
+
+_TRANSPORTS: Final[Mapping[str, Callable[[Endpoint, Access], Transport]]] = {
+    "v1": _V1,
+    "v2": _v2,
+    "grpc-v2": _grpc_v2,
+    "seldon": _seldon,
+    "grpc-seldon": _grpc_seldon,
+    "tensorflow": _tensorflow,
+    "grpc-tensorflow": _grpc_tensorflow,
+    # as KServe names it
+    "grpc-v1": _grpc_tensorflow,
+}
+_REWARDED: Final = ("seldon", "grpc-seldon")
+
+PROTOCOLS: Final = tuple(_TRANSPORTS)
+"""What predictions can be asked for in."""

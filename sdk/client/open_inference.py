@@ -12,16 +12,16 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from longshore.client.access import Access, tls_name
-from longshore.client.refusals import refused
+from longshore.client.answers import Answer
+from longshore.client.refusals import NotReached, refused
+from longshore.client.rpc import refused_rpc, target_of
 from longshore.client.tensors import Row, Tensor, as_tensors, without_gaps
-from longshore.errors import DeployError, InputError, InvalidValue, LongshoreError, MissingExtra
+from longshore.errors import DeployError, LongshoreError, MissingExtra
 from longshore.spec import Endpoint
 
 if TYPE_CHECKING:
-    import grpc
     import httpx
 
 __all__ = ["Grpc", "Rest"]
@@ -116,7 +116,7 @@ class Rest:
         transport = Transport(verify=access.trust() if secure else True)
         self._client = kserve.InferenceRESTClient(kserve.RESTConfig(transport=transport, protocol="v2"))
 
-    def predict(self, rows: list[Row], timeout_seconds: float) -> list[Any]:
+    def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
         request = _request(self._endpoint, rows, lambda _: None)
         url = f"{self._url}/v2/models/{self._endpoint.model}/infer"
         response = self._ask(
@@ -125,7 +125,7 @@ class Rest:
                 self._url, request, model_name=self._endpoint.model, headers=self._headers(), timeout=timeout_seconds
             ),
         )
-        return _predictions(url, response, len(rows))
+        return Answer(predictions=_predictions(url, response, len(rows)))
 
     def answering(self, timeout_seconds: float) -> str | None:
         url = f"{self._url}/v2/models/{self._endpoint.model}/ready"
@@ -152,7 +152,8 @@ class Rest:
         except httpx.HTTPStatusError as error:
             raise _refusal(url, error.response) from error
         except httpx.HTTPError as error:
-            raise DeployError(f"{url} did not answer: {_reason(error)}") from error
+            kind = DeployError if isinstance(error, httpx.TimeoutException) else NotReached
+            raise kind(f"{url} did not answer: {_reason(error)}") from error
         except (KeyError, ValueError) as error:
             raise DeployError(f"{url} answered what is not of the Open Inference Protocol: {error!r}") from error
 
@@ -177,41 +178,24 @@ class Grpc:
 
     def __init__(self, endpoint: Endpoint, access: Access) -> None:
         self._endpoint, self._access = endpoint, access
-        self._url = endpoint.grpc_url or endpoint.url
-        parts = urlsplit(self._url)
-        if parts.path.strip("/"):
-            raise InvalidValue("Endpoint.url", self._url, "gRPC has no paths below an address")
-        secure = parts.scheme in ("https", "grpcs")
-        address = parts.netloc if parts.port is not None else f"{parts.netloc}:{443 if secure else 80}"
-        headers = {name.lower(): value for name, value in endpoint.headers.items()}
-        authority = headers.pop("host", None)
-        self._headers = headers
-        if secure:
+        self._target = target_of(endpoint)
+        self._url = self._target.url
+        if self._target.secure:
             access.trust()
-        self._client = _run(self._open(address, authority, secure))
+        self._client = _run(self._open())
 
-    async def _open(self, address: str, authority: str | None, secure: bool) -> Any:
-        access = self._access
-        options: list[tuple[str, Any]] = [
-            ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", -1),
-            # what failed is told, and not asked again behind the caller's back
-            ("grpc.enable_retries", 0),
-        ]
-        if authority is not None:
-            options.append(("grpc.default_authority", authority))
-            if secure and tls_name(self._endpoint, self._url) is None:
-                options.append(("grpc.ssl_target_name_override", urlsplit(self._url).hostname))
+    async def _open(self) -> Any:
+        access, target = self._access, self._target
         return _kserve().InferenceGRPCClient(
-            address,
-            use_ssl=secure,
+            target.address,
+            use_ssl=target.secure,
             root_certificates=access.ca_file,
             private_key=access.key_file or access.cert_file,
             certificate_chain=access.cert_file,
-            channel_args=options,
+            channel_args=list(target.options),
         )
 
-    def predict(self, rows: list[Row], timeout_seconds: float) -> list[Any]:
+    def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
         predictions: dict[int, Any] = {}
         for indices in without_gaps(rows):
             request = _request(self._endpoint, [rows[index] for index in indices], _no_null)
@@ -222,7 +206,7 @@ class Grpc:
                     f"{self._url}: {len(indices)} rows were sent and {len(answers)} predictions came back"
                 )
             predictions.update(zip(indices, answers, strict=True))
-        return [predictions[index] for index in range(len(rows))]
+        return Answer(predictions=[predictions[index] for index in range(len(rows))])
 
     def answering(self, timeout_seconds: float) -> str | None:
         asked = self._client.is_model_ready(self._endpoint.model, timeout=timeout_seconds, headers=self._metadata())
@@ -235,7 +219,7 @@ class Grpc:
         _run(self._client.close())
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        given: Mapping[str, str] = {**self._headers, **self._access.headers()}
+        given: Mapping[str, str] = {**self._target.metadata, **self._access.headers()}
         return tuple((name.lower(), value) for name, value in given.items())
 
     def _ask(self, asked: Coroutine[Any, Any, _T]) -> _T:
@@ -244,17 +228,7 @@ class Grpc:
         try:
             return _run(asked)
         except grpc.aio.AioRpcError as error:
-            raise self._refusal(error) from error
-
-    def _refusal(self, error: grpc.aio.AioRpcError) -> LongshoreError:
-        import grpc
-
-        code, said = error.code(), error.details() or "no reason given"
-        if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED):
-            return InputError(f"{self._url} answered {code.name}: {said}")
-        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            said += ": give a token that is allowed there"
-        return DeployError(f"{self._url} answered {code.name}: {said}")
+            raise refused_rpc(self._url, error) from error
 
 
 def _no_null(tensor: Tensor) -> Any:

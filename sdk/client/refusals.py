@@ -7,7 +7,7 @@ from typing import Final
 
 from longshore.errors import DeployError, InputError, LongshoreError
 
-__all__ = ["Busy", "refused"]
+__all__ = ["Busy", "NotReached", "refused"]
 
 _SHOWN: Final = 200
 # not the rows' fault, though HTTP calls it the client's
@@ -25,6 +25,10 @@ class Busy(DeployError):
     def __init__(self, message: str, seconds: float) -> None:
         self.seconds = seconds
         super().__init__(message)
+
+
+class NotReached(DeployError):
+    """The connection broke, or there was none; a new one may do."""
 
 
 def refused(
@@ -54,7 +58,7 @@ def refused(
 
 
 def _words(body: str) -> str:
-    """The server's own words: V1 and V2 have them in ``error``, FastAPI in ``detail``."""
+    """The server's own words: V1 and V2 have them in ``error``, FastAPI in ``detail``, Seldon in ``status``."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -63,4 +67,7 @@ def _words(body: str) -> str:
         for key in ("error", "detail"):
             if isinstance(content.get(key), str):
                 return str(content[key])
+        status = content.get("status")
+        if isinstance(status, dict) and isinstance(status.get("info"), str):
+            return str(status["info"])
     return body.strip()[:_SHOWN]

@@ -42,6 +42,12 @@ def iris_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def penguins_table() -> str:
+    """Path of the table of penguins."""
+    return str(PENGUINS)
+
+
+@pytest.fixture(scope="session")
 def penguins_model(tmp_path_factory) -> Path:
     """The directory of a model of penguins, whose columns are numbers and texts; it is not to be changed."""
     trained = train_sklearn(

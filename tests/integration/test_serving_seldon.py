@@ -157,10 +157,22 @@ def test_rewards_are_counted_by_predictor_and_version(seldon, ask):
     request = {"data": {"names": NAMES, "ndarray": ROWS}}
     truth = {"data": {"ndarray": ["Adelie", "Adelie"]}}
 
-    def counted(name, predictor_version, **labels):
-        return seldon.counted(f"longshore_feedback{name}_total", predictor_version=predictor_version, **labels)
+    own_labels = {"predictor_name": "main", "predictor_version": "v7", "version": "3", "model": "penguins"}
+    others = {"predictor_name": "canary", "predictor_version": "v8", "version": "4", "revision": "p-2"}
 
-    before = {version: counted("", version) for version in ("v7", "v8")}
+    def counted():
+        return {
+            "feedback": seldon.counted("longshore_feedback_total", **own_labels),
+            "rewards": seldon.counted("longshore_feedback_reward_total", **own_labels),
+            "penalties": seldon.counted("longshore_feedback_penalty_total", **own_labels),
+            "right": seldon.counted("longshore_feedback_rows_total", correct="true", **own_labels),
+            "wrong": seldon.counted("longshore_feedback_rows_total", correct="false", **own_labels),
+            "others' feedback": seldon.counted("longshore_feedback_total", **others),
+            "others' rewards": seldon.counted("longshore_feedback_reward_total", **others),
+            "Seldon's own": seldon.counted("seldon_api_model_feedback_total", predictor_version="v7"),
+        }
+
+    before = counted()
     answers = ask(
         seldon,
         {"do": "feedback", "request": request, "response": own, "truth": truth, "reward": 1.0},
@@ -171,14 +183,18 @@ def test_rewards_are_counted_by_predictor_and_version(seldon, ask):
     )
     assert [answer["message"] for answer in answers if not answer["success"]] == []
     assert answers[0]["response"]["meta"]["tags"]["revision"] == "penguins-1"
-    assert counted("", "v7", predictor_name="main", version="3", model="penguins") == before["v7"] + 8
-    assert (counted("_reward", "v7"), counted("_penalty", "v7")) == (4, 1)
-    assert (counted("_rows", "v7", correct="true"), counted("_rows", "v7", correct="false")) == (2, 2)
-    # what came here by chance is counted for whom it is about
-    assert counted("", "v8", predictor_name="canary", version="4", revision="p-2") == before["v8"] + 2
-    assert counted("_reward", "v8") == 0.5
-    # Seldon's own counter, which leaves out those without a reward
-    assert seldon.counted("seldon_api_model_feedback_total", predictor_version="v7") == 8
+    assert {name: value - before[name] for name, value in counted().items()} == {
+        "feedback": 8,
+        "rewards": 4,
+        "penalties": 1,
+        "right": 2,
+        "wrong": 2,
+        # what came here by chance is counted for whom it is about
+        "others' feedback": 2,
+        "others' rewards": 0.5,
+        # which leaves out those without a reward, and takes all for its own
+        "Seldon's own": 8,
+    }
 
     (rest, rpc) = ask(
         seldon,

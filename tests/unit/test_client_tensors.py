@@ -171,7 +171,7 @@ ENDPOINT = Endpoint(name="m", url="http://m", model="m", revision="r", protocols
         (("v1", "v2"), "v3", "use one of v1, v2, grpc-v2"),
         (("v1", "v2"), "grpc-v2", "m speaks v1, v2"),
         (("openai",), None, "m speaks openai, .* use a client of OpenAI's API"),
-        (("grpc-v1",), None, "rows can be asked for in v1, v2, grpc-v2 only"),
+        (("its-own",), None, "rows can be asked for in v1, v2, grpc-v2, seldon"),
     ],
 )
 def test_a_protocol_that_is_not_spoken(spoken, wanted, said):
