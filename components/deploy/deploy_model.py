@@ -47,7 +47,8 @@ def deploy_model(
             ``kserve``, an InferenceService with longshore's runtime, or ``seldon-v2``, a Model of Seldon Core 2;
             ``deploy_kserve`` and ``deploy_seldon_v2`` have all that these can do.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
-        replicas: Number of pods; the least where ``max_replicas`` is given.
+        replicas: Number of pods, or of processes on this machine, where several need a router; the least where
+            ``max_replicas`` is given.
         max_replicas: Largest number of pods on Kubernetes; by default it is fixed.
         scale_metric: What it follows: ``cpu`` or ``memory`` in percent of what a pod requests.
         scale_target: The value of that metric that scaling aims at.

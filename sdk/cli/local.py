@@ -93,11 +93,14 @@ def rollback(name: str, registry: str | None) -> None:
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many lines.")
 @debug_option
 def logs(name: str | None, follow: bool, lines: int) -> None:
-    """Show the last lines that the server NAME has written; NAME may be left out if there is only one."""
-    from longshore.local import log_path
+    """Show the last lines that the server NAME has written; NAME may be left out if there is only one.
+
+    With a router, those of its Nginx come last.
+    """
+    from longshore.local import log_paths
 
     name = _only() if name is None else _known(name)
-    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), str(log_path(name))]
+    command = ["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, log_paths(name))]
     os.execvp("tail", command)  # noqa: S606, S607 - every POSIX system has it, and it knows how to wait for a file
 
 

@@ -11,9 +11,9 @@ from longshore._lazy import load
 
 if TYPE_CHECKING:
     from longshore.local.runtime import LocalRuntime
-    from longshore.local.servers import ServerStatus, before_run, deployed_by, list_servers, log_path, stop
+    from longshore.local.servers import ServerStatus, before_run, deployed_by, list_servers, log_paths, stop
 
-__all__ = ["LocalRuntime", "ServerStatus", "before_run", "deployed_by", "list_servers", "log_path", "stop"]
+__all__ = ["LocalRuntime", "ServerStatus", "before_run", "deployed_by", "list_servers", "log_paths", "stop"]
 
 _HOME: Final = {**dict.fromkeys(__all__, "longshore.local.servers"), "LocalRuntime": "longshore.local.runtime"}
 

@@ -1,4 +1,4 @@
-"""Starting a revision's server process, and hearing what becomes of it."""
+"""Starting a server process, and hearing what becomes of it."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ class Child:
     Args:
         current: The service.
         manifest: The object that says what to start.
+        server: The server's name.
 
     Raises:
         ConfigError: If the model is not on this machine.
         DeployError: If the machine starts no more processes.
     """
 
-    def __init__(self, current: ServiceState, manifest: Manifest) -> None:
+    def __init__(self, current: ServiceState, manifest: Manifest, server: str) -> None:
         spec = manifest["spec"]
-        revision = spec["revision"]
         place = states.folder(current.name)
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._hear, tell = os.pipe()
         try:
-            with current.path(revision, "log").open("ab") as log:
+            with current.path(server, "log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    _command(current, spec, tell),
+                    _command(current, spec, server, tell),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -60,13 +60,13 @@ class Child:
                 )
         except OSError as error:
             os.close(self._hear)
-            raise DeployError(f"no process could be started for {revision}: {error.strerror or error}") from error
+            raise DeployError(f"no process could be started for {server}: {error.strerror or error}") from error
         except BaseException:
             os.close(self._hear)
             raise
         finally:
             os.close(tell)
-        self._reaper = threading.Thread(target=self._process.wait, name=f"reaper of {revision}", daemon=True)
+        self._reaper = threading.Thread(target=self._process.wait, name=f"reaper of {server}", daemon=True)
         self._reaper.start()
 
     @property
@@ -106,8 +106,8 @@ class Child:
         return f" (killed by {signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
 
 
-def _command(current: ServiceState, spec: Mapping[str, Any], tell: int) -> list[str]:
-    model, revision = spec["model"], spec["revision"]
+def _command(current: ServiceState, spec: Mapping[str, Any], server: str, tell: int) -> list[str]:
+    model = spec["model"]
     if not is_local(model["uri"]):
         raise ConfigError(
             f"{model['uri']} is not on this machine: package the model into a local repository first "
@@ -117,11 +117,11 @@ def _command(current: ServiceState, spec: Mapping[str, Any], tell: int) -> list[
         "--model": str(local_path(model["uri"]).absolute()),
         "--framework": spec["framework"],
         "--name": model["name"],
-        "--revision": revision,
+        "--revision": spec["revision"],
         "--digest": model["digest"],
         "--model-version": model["version"],
-        "--control": str(current.control(revision)),
-        "--lock": str(current.path(revision, "lock")),
+        "--control": str(current.control(server)),
+        "--lock": str(current.path(server, "lock")),
         "--notify-fd": str(tell),
         "--drain-seconds": str(spec["drainSeconds"]),
     }

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,15 +20,16 @@ from typing import Any, Final
 
 from longshore.errors import ConfigError, DeployError
 from longshore.local import state as states
-from longshore.local.front import Front, find_program
+from longshore.local.front import find_program
 from longshore.local.process import KILL_SECONDS, Child, bind
-from longshore.local.state import Record, ServiceState
+from longshore.local.sharing import front_of, parts, share_out
+from longshore.local.state import Record, ServiceState, servers
+from longshore.local.status import with_log, with_status
 from longshore.serving.control import ask
-from longshore.spec import Endpoint, Router
+from longshore.spec import Endpoint
 from longshore.targets.base import HEARTBEAT_SECONDS, Manifest, Ref, Selection
-from longshore.targets.nginx import nginx_configuration
 
-__all__ = ["KIND", "LocalRuntime", "revision_status", "service_shares", "service_url"]
+__all__ = ["KIND", "LocalRuntime"]
 
 KIND: Final = ("local.longshore.dev/v1alpha1", "ModelServer")
 _REMEMBERED: Final = 5
@@ -39,7 +40,7 @@ class LocalRuntime:
 
     A revision with traffic 0 runs beside what serves. One with traffic 100 takes the service's socket over as soon as
     it is ready, which :meth:`observe` sees to, and every other revision ends. With a router, the service's address is
-    an Nginx in front of the revisions, told who gets what once all that have a part are ready.
+    an Nginx in front of the revisions, told who gets what once all servers of those that have a part are ready.
     """
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ class LocalRuntime:
     def get(self, ref: Ref) -> Manifest | None:
         """The object with its status as it is now."""
         found = states.load(ref.name) if (ref.api_version, ref.kind) == KIND else None
-        return None if found is None else _with_status(found)
+        return None if found is None else with_status(found)
 
     def exists(self, ref: Ref) -> bool:
         """Whether the service is on this machine."""
@@ -107,49 +108,52 @@ class LocalRuntime:
         if (ref.api_version, ref.kind) != KIND:
             raise ConfigError(f"{ref} cannot be made on this machine: the local runtime knows {KIND[1]} only")
         spec = manifest["spec"]
-        revision = spec["revision"]
         if spec["router"] is not None:
             # before anything is started for nothing
             find_program()
         known = states.load(ref.name)
         current = ServiceState(name=ref.name, manifest=manifest) if known is None else replace(known, manifest=manifest)
-        current = self._ensure(current, manifest)
-        for other in _parts(spec) - {revision}:
-            if other in current.records:
-                # what answers the rest has to be there, too, even if its process was killed
-                current = self._ensure(current, current.records[other].manifest)
-        states.save(current)
+        try:
+            current = self._ensure(current, manifest)
+            for other in parts(spec) - {spec["revision"]}:
+                if other in current.records:
+                    # what answers the rest has to be there, too, even if a process of it was killed
+                    current = self._ensure(current, current.records[other].manifest)
+            states.save(current)
+        except BaseException:
+            # nothing is known of those that were started before one could not be
+            self._abandon([ref])
+            raise
         return ref
 
     def _ensure(self, current: ServiceState, manifest: Manifest) -> ServiceState:
-        """Start a revision's process unless it runs."""
-        spec = manifest["spec"]
-        revision = spec["revision"]
-        record = current.records.get(revision)
-        if (current.name, revision) in self._starting:
-            return current.with_record(revision, manifest=manifest)
-        if record is None or not current.alive(revision):
-            return self._start(current, manifest)
-        if record.state in ("failed", "starting"):
-            # on its way out, or left behind by a deploy that was killed: nobody hears what it says
-            _end(current, revision)
-            return self._start(current, manifest)
-        if record.state == "draining":
-            current.wait_gone(revision, spec["drainSeconds"] + KILL_SECONDS)
-            return self._start(current, manifest)
-        return current.with_record(revision, manifest=manifest)
+        """Start the servers of a revision that do not run."""
+        for replica, server in enumerate(servers(manifest), start=1):
+            record = current.records.get(server)
+            if (current.name, server) not in self._starting:
+                if record is None or not current.alive(server):
+                    current = self._start(current, manifest, server, replica)
+                elif record.state in ("failed", "starting"):
+                    # on its way out, or left behind by a deploy that was killed: nobody hears what it says
+                    _end(current, server)
+                    current = self._start(current, manifest, server, replica)
+                elif record.state == "draining":
+                    current.wait_gone(server, manifest["spec"]["drainSeconds"] + KILL_SECONDS)
+                    current = self._start(current, manifest, server, replica)
+            current = current.with_record(server, manifest=manifest)
+        return current
 
-    def _start(self, current: ServiceState, manifest: Manifest) -> ServiceState:
-        revision = manifest["spec"]["revision"]
+    def _start(self, current: ServiceState, manifest: Manifest, server: str, replica: int) -> ServiceState:
         run = os.environ.get("LONGSHORE_RUN")
         if run is not None and run != current.run:
             # noted once a run: what it deploys later in its course is not what served before it
             serves = None if current.active is None else current.records[current.active].manifest
             current = replace(current, run=run, before=serves)
-        child = Child(current, manifest)
-        self._starting[current.name, revision] = child
+        child = Child(current, manifest, server)
+        self._starting[current.name, server] = child
         record = Record(
-            revision=revision,
+            revision=manifest["spec"]["revision"],
+            replica=replica,
             manifest=manifest,
             state="starting",
             pid=child.pid,
@@ -157,8 +161,8 @@ class LocalRuntime:
             run=run,
         )
         # a process that is started anew does not have the public socket of the one that died
-        active = None if current.active == revision and current.routed is None else current.active
-        return _pruned(replace(current, active=active, records={**current.records, revision: record}))
+        active = None if current.active == server and current.routed is None else current.active
+        return _pruned(replace(current, active=active, records={**current.records, server: record}))
 
     def _hear(self, refs: Sequence[Ref], deadline: float) -> bool:
         """Wait for a word of a starting process; False if none will come in time."""
@@ -167,23 +171,23 @@ class LocalRuntime:
         if not children or remaining <= 0:
             return False
         heard, _, _ = select.select(list(children.values()), [], [], min(remaining, HEARTBEAT_SECONDS))
-        for name, revision in [key for key, child in children.items() if child in heard]:
-            self._note(name, revision, self._starting.pop((name, revision)).outcome())
+        for name, server in [key for key, child in children.items() if child in heard]:
+            self._note(name, server, self._starting.pop((name, server)).outcome())
         return True
 
     def _children(self, refs: Sequence[Ref]) -> dict[tuple[str, str], Child]:
         names = {ref.name for ref in refs}
         return {key: child for key, child in self._starting.items() if key[0] in names}
 
-    def _note(self, name: str, revision: str, message: dict[str, Any]) -> None:
+    def _note(self, name: str, server: str, message: dict[str, Any]) -> None:
         current = states.load(name)
-        if current is None or revision not in current.records:
+        if current is None or server not in current.records:
             return
         if message["state"] == "ready":
-            states.save(current.with_record(revision, state="ready", port=message["port"]))
+            states.save(current.with_record(server, state="ready", port=message["port"]))
         else:
-            reason = _with_log(current, revision, message["reason"])
-            states.save(current.with_record(revision, state="failed", reason=reason))
+            reason = with_log(current, server, message["reason"])
+            states.save(current.with_record(server, state="failed", reason=reason))
 
     def _give_traffic(self, name: str) -> None:
         """Have the revisions serve that shall, once they are ready, and end all others."""
@@ -191,16 +195,16 @@ class LocalRuntime:
         if current is None:
             return
         spec = current.manifest["spec"]
-        parts = _parts(spec)
-        ready = [one for one in parts if one in current.records and current.records[one].state == "ready"]
-        if not parts or len(ready) < len(parts) or not all(map(current.alive, parts)):
+        revisions = parts(spec)
+        if not revisions or not all(_is_ready(current, revision) for revision in revisions):
             return
         if spec["router"] is not None:
-            current = _share_out(current)
+            current = share_out(current)
         elif current.active != spec["revision"] or spec["port"] not in (None, current.port):
             current = _switch(current, spec["revision"], spec["port"])
         # with a router, what was given its part last has it again if the one that is tried out now fails
-        keep = {*parts, spec["revision"], current.active}
+        revisions |= {spec["revision"], *([] if current.active is None else [current.active])}
+        keep = {server for revision in revisions for server in current.servers_of(revision)}
         for other, record in current.records.items():
             if other not in keep and record.state in ("starting", "ready") and current.alive(other):
                 with contextlib.suppress(DeployError):
@@ -216,72 +220,26 @@ class LocalRuntime:
             )
 
 
-def _parts(spec: Mapping[str, Any]) -> set[str]:
-    """The revisions that have to be ready for a service to be as an object asks for it."""
-    router = spec["router"]
-    if router is None:
-        return {spec["revision"]} if spec["traffic"] else set()
-    if not router["shares"]:
-        return set()
-    return {*router["shares"], *([spec["revision"]] if router["mirrorPercent"] else ())}
-
-
-def _front(name: str) -> Front:
-    return Front(name, states.folder(name) / "nginx")
-
-
-def _share_out(current: ServiceState) -> ServiceState:
-    """Have Nginx share the service's requests out as its object asks."""
-    spec, front = current.manifest["spec"], _front(current.name)
-    router = spec["router"]
-    hosts = {revision: f"127.0.0.1:{current.records[revision].port}" for revision in _parts(spec)}
-    mirrored = router["mirrorPercent"]
-
-    def configure(port: int) -> str:
-        return nginx_configuration(
-            router["shares"],
-            hosts,
-            (spec["revision"], mirrored) if mirrored else None,
-            router=Router(
-                kind="nginx",
-                client=router["client"],
-                sticky=router["sticky"],
-                requests_per_second=router["requestsPerSecond"],
-                timeout_seconds=router["timeoutSeconds"],
-            ),
-            salt=current.name,
-            listen=f"127.0.0.1:{port}",
-            place=".",
-            user="root" if os.geteuid() == 0 else None,
-            keeps_idle=front.keeps_idle,
-        )
-
-    port = spec["port"] or current.port
-    if port is None or current.routed is None or not front.alive:
-        port = front.start(configure, port)
-    elif current.routed != {"router": router, "hosts": hosts, "port": port}:
-        if port != current.port:
-            # who cannot have a port is told so better here than in Nginx's log
-            os.close(bind(current.name, port))
-        front.reload(configure(port), port, spec["drainSeconds"])
-    active = spec["revision"] if spec["traffic"] else current.active
-    return replace(current, active=active, port=port, routed={"router": router, "hosts": hosts, "port": port})
+def _is_ready(current: ServiceState, revision: str) -> bool:
+    """Whether all servers of a revision answer."""
+    names = current.servers_of(revision)
+    return bool(names) and all(
+        server in current.records and current.records[server].state == "ready" and current.alive(server)
+        for server in names
+    )
 
 
 def _pruned(current: ServiceState) -> ServiceState:
     """Forget the oldest revisions that have ended, and their logs."""
-    kept = {current.active, *_parts(current.manifest["spec"])}
-    ended = [
-        record
-        for record in current.records.values()
-        if record.revision not in kept and record.state != "starting" and not current.alive(record.revision)
-    ]
-    old = sorted(ended, key=lambda record: record.since)[:-_REMEMBERED]
-    for record in old:
-        for path in (current.path(record.revision, "log"), current.path(record.revision, "lock")):
+    records = current.records.values()
+    live = {record.revision for record in records if record.state == "starting" or current.alive(record.server)}
+    kept = {current.active, *parts(current.manifest["spec"]), *live}
+    ended = [record for record in records if record.replica == 1 and record.revision not in kept]
+    old = {record.revision for record in sorted(ended, key=lambda record: record.since)[:-_REMEMBERED]}
+    forgotten = {server for server, record in current.records.items() if record.revision in old}
+    for server in forgotten:
+        for path in (current.path(server, "log"), current.path(server, "lock"), current.control(server)):
             path.unlink(missing_ok=True)
-        current.control(record.revision).unlink(missing_ok=True)
-    forgotten = {record.revision for record in old}
     return replace(current, records={k: v for k, v in current.records.items() if k not in forgotten})
 
 
@@ -300,81 +258,27 @@ def _switch(current: ServiceState, revision: str, wanted: int | None) -> Service
     return replace(current, active=revision, port=answer["port"])
 
 
-def _with_log(current: ServiceState, revision: str, reason: str) -> str:
-    path = current.path(revision, "log")
-    last = states.tail(path, lines=1)
-    # the log's last line most often is the reason already
-    seen = f"; its log ends with: {last}" if last and reason.splitlines()[-1] not in last else ""
-    return f"{reason}{seen} (log: {path})"
-
-
-def _with_status(current: ServiceState) -> Manifest:
-    revisions = [revision_status(current, record) for record in current.records.values()]
-    serves = current.active is not None and current.alive(current.active)
-    status = {"url": service_url(current), "active": current.active if serves else None, "revisions": revisions}
-    if current.routed is not None and _front(current.name).alive:
-        status["routed"] = current.routed["router"]
-    return {**current.manifest, "status": status}
-
-
-def service_url(current: ServiceState) -> str | None:
-    """The service's address, None if nothing listens there."""
-    if current.routed is not None:
-        listens = _front(current.name).alive
-    else:
-        listens = current.active is not None and current.alive(current.active)
-    return f"http://127.0.0.1:{current.port}" if listens and current.port is not None else None
-
-
-def revision_status(current: ServiceState, record: Record) -> dict[str, Any]:
-    """What the object's status says of a revision, as it is now."""
-    state, reason = record.state, record.reason
-    alive = current.alive(record.revision)
-    if not alive and state not in ("failed", "starting"):
-        gone = state == "draining"
-        state = "stopped"
-        reason = "retired" if gone else _with_log(current, record.revision, "the server process has ended")
-    return {
-        "name": record.revision,
-        "state": state,
-        "reason": reason,
-        "pid": record.pid if alive else None,
-        "url": f"http://127.0.0.1:{record.port}" if alive and record.port is not None else None,
-        "traffic": service_shares(current).get(record.revision, 0) if alive else 0,
-        "since": record.since,
-        "log": str(current.path(record.revision, "log")),
-    }
-
-
-def service_shares(current: ServiceState) -> Mapping[str, int]:
-    """Percent of the service's requests by revision."""
-    if current.routed is None:
-        return {} if current.active is None else {current.active: 100}
-    shares: Mapping[str, int] = current.routed["router"]["shares"]
-    return shares
-
-
-def _end(current: ServiceState, revision: str) -> None:
-    """End a revision's process: asked first, killed if it does not."""
-    record = current.records[revision]
+def _end(current: ServiceState, server: str) -> None:
+    """End a server's process: asked first, killed if it does not."""
+    record = current.records[server]
     grace = record.manifest["spec"]["drainSeconds"] + KILL_SECONDS
     for signum, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, KILL_SECONDS)):
         # only while it holds its lock the number is surely its own
-        if not current.alive(revision):
+        if not current.alive(server):
             return
         with contextlib.suppress(ProcessLookupError):
             os.kill(record.pid, signum)
-        if current.wait_gone(revision, seconds):
+        if current.wait_gone(server, seconds):
             return
-    raise DeployError(f"process {record.pid} of revision {revision} could not be ended")
+    raise DeployError(f"process {record.pid} of revision {record.revision} could not be ended")
 
 
 def _end_all(current: ServiceState) -> None:
     # first what others ask, so that nobody is led to a process that has ended
-    _front(current.name).stop(current.manifest["spec"]["drainSeconds"])
-    alive = [revision for revision in current.records if current.alive(revision)]
-    for revision in alive:
+    front_of(current.name).stop(current.manifest["spec"]["drainSeconds"])
+    alive = [server for server in current.records if current.alive(server)]
+    for server in alive:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(current.records[revision].pid, signal.SIGTERM)
-    for revision in alive:
-        _end(current, revision)
+            os.kill(current.records[server].pid, signal.SIGTERM)
+    for server in alive:
+        _end(current, server)

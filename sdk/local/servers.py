@@ -7,10 +7,12 @@ from pathlib import Path
 
 from longshore.errors import ConfigError
 from longshore.local import state as states
-from longshore.local.runtime import KIND, LocalRuntime, revision_status, service_shares, service_url
+from longshore.local.runtime import KIND, LocalRuntime
+from longshore.local.sharing import front_of
+from longshore.local.status import server_status, service_shares, service_url
 from longshore.targets.base import Manifest, Ref
 
-__all__ = ["ServerStatus", "before_run", "deployed_by", "list_servers", "log_path", "stop"]
+__all__ = ["ServerStatus", "before_run", "deployed_by", "list_servers", "log_paths", "stop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class ServerStatus:
 
     Args:
         name: The service.
-        percent: Its share of the service's requests.
+        percent: Its revision's share of the service's requests.
         state: ``serving``; ``ready`` without traffic; ``starting``, ``failed``, ``draining`` or ``stopped``.
         url: Where clients ask it: the service's address if it serves, else its own.
         revision: The revision.
@@ -50,8 +52,9 @@ def list_servers() -> list[ServerStatus]:
         if current is None:
             continue
         for record in current.records.values():
-            status = revision_status(current, record)
-            serves = record.revision == current.active or record.revision in service_shares(current)
+            status, shares = server_status(current, record), service_shares(current)
+            has_part = record.revision == current.active or record.revision in shares
+            serves = has_part and record.server in current.servers_of(record.revision)
             if not serves and (status["pid"] is None or status["state"] == "failed"):
                 continue
             model = record.manifest["spec"]["model"]
@@ -60,13 +63,13 @@ def list_servers() -> list[ServerStatus]:
                     name=name,
                     state="serving" if serves and status["state"] == "ready" else status["state"],
                     url=service_url(current) if serves and status["url"] else status["url"],
-                    percent=status["traffic"],
+                    percent=shares.get(record.revision, 0) if serves and status["pid"] else 0,
                     revision=record.revision,
                     model=model["name"],
                     version=model["version"],
                     pid=status["pid"],
                     since=record.since,
-                    log=current.path(record.revision, "log"),
+                    log=current.path(record.server, "log"),
                 )
             )
     return found
@@ -101,8 +104,10 @@ def stop(name: str) -> None:
         LocalRuntime().delete([Ref(*KIND, name)])
 
 
-def log_path(name: str, revision: str | None = None) -> Path:
-    """The log of a service's revision, by default of the one that serves, else of the latest.
+def log_paths(name: str, revision: str | None = None) -> list[Path]:
+    """The logs of a service's revision, by default of the one that serves, else of the latest.
+
+    Those of its servers come first; where an Nginx shares requests out, its own is the last.
 
     Raises:
         ConfigError: If there is no such service or revision.
@@ -112,5 +117,7 @@ def log_path(name: str, revision: str | None = None) -> Path:
         raise ConfigError(f"no server {name!r} runs on this machine; there is {', '.join(states.names()) or 'none'}")
     chosen = revision or current.active or current.manifest["spec"]["revision"]
     if chosen not in current.records:
-        raise ConfigError(f"{name} has no revision {chosen!r}; there is {', '.join(current.records)}")
-    return current.path(chosen, "log")
+        known = ", ".join(dict.fromkeys(record.revision for record in current.records.values()))
+        raise ConfigError(f"{name} has no revision {chosen!r}; there is {known}")
+    found = [current.path(server, "log") for server in current.servers_of(chosen)]
+    return found if current.routed is None else [*found, front_of(name).log]

@@ -1,8 +1,9 @@
 """What is known of the servers on this machine, in files that outlive every process.
 
 One folder a service, below :func:`longshore.home.local_state`: ``service.json`` (the object that was applied last and a
-record of each revision), a log, a lock and a control socket for each revision. A revision's process holds its lock for
-life, and the kernel frees it however the process ends: that is how one knows whether it lives.
+record of each server), a log, a lock and a control socket for each server. A server is one process of a revision, which
+has several if it has replicas. It holds its lock for life, and the kernel frees it however the process ends: so it is
+known whether it lives.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from longshore.locks import acquire, is_held
 from longshore.spec.checks import check_dns_label
 from longshore.targets.base import Manifest
 
-__all__ = ["Record", "ServiceState", "deploy_lock", "folder", "load", "names", "remove", "save", "tail"]
+__all__ = ["Record", "ServiceState", "deploy_lock", "folder", "load", "names", "remove", "save", "servers", "tail"]
 
 _SOCKET_PATH_LIMIT: Final = 100
 _LOCK_WAIT_SECONDS: Final = 60.0
@@ -34,10 +35,11 @@ _LOCK_WAIT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One revision.
+    """One server.
 
     Args:
-        revision: Its name.
+        revision: Its revision.
+        replica: Which of the revision's servers it is, from 1.
         manifest: The object that asked for it last.
         state: ``starting``, ``ready``, ``failed`` or ``draining``, as it was last told.
         pid: Its process.
@@ -48,6 +50,7 @@ class Record:
     """
 
     revision: str
+    replica: int = 1
     manifest: Manifest
     state: str
     pid: int
@@ -55,6 +58,11 @@ class Record:
     reason: str = ""
     since: str = ""
     run: str | None = None
+
+    @property
+    def server(self) -> str:
+        """Its name."""
+        return _server(self.revision, self.replica)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +75,7 @@ class ServiceState:
         port: The public port, once there was one.
         active: The revision that serves it; with a router the one that was given its part last.
         routed: How Nginx shares requests out, as the object has it; None where there is none in front.
-        records: Revisions by name.
+        records: Servers by name: the first of a revision has the revision's.
         run: The pipeline run that last started a revision, None if none ever did.
         before: The object that served when that run began with this service, None if nothing did.
     """
@@ -81,17 +89,22 @@ class ServiceState:
     run: str | None = None
     before: Manifest | None = None
 
-    def with_record(self, revision: str, **changes: Any) -> ServiceState:
+    def with_record(self, server: str, **changes: Any) -> ServiceState:
         """The state with one record changed."""
-        return replace(self, records={**self.records, revision: replace(self.records[revision], **changes)})
+        return replace(self, records={**self.records, server: replace(self.records[server], **changes)})
 
-    def path(self, revision: str, suffix: str) -> Path:
-        """Path of a revision's ``log`` or ``lock``."""
-        return folder(self.name) / f"{revision}.{suffix}"
+    def servers_of(self, revision: str) -> list[str]:
+        """The servers that a revision shall have, by name; none if nothing is known of it."""
+        record = self.records.get(revision)
+        return [] if record is None else servers(record.manifest)
 
-    def control(self, revision: str) -> Path:
-        """Path of a revision's control socket; socket paths must be short."""
-        path = self.path(revision, "sock")
+    def path(self, server: str, suffix: str) -> Path:
+        """Path of a server's ``log`` or ``lock``."""
+        return folder(self.name) / f"{server}.{suffix}"
+
+    def control(self, server: str) -> Path:
+        """Path of a server's control socket; socket paths must be short."""
+        path = self.path(server, "sock")
         if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
             return path
         short = Path(tempfile.gettempdir()) / f"longshore-{os.getuid()}"
@@ -102,14 +115,25 @@ class ServiceState:
             raise DeployError(f"{short} must be a folder that only you can open: remove it, it is made anew")
         return short / hashlib.sha256(os.fsencode(path)).hexdigest()[:24]
 
-    def alive(self, revision: str) -> bool:
-        """Whether the revision's process lives."""
-        return is_held(self.path(revision, "lock"))
+    def alive(self, server: str) -> bool:
+        """Whether the server's process lives."""
+        return is_held(self.path(server, "lock"))
 
-    def wait_gone(self, revision: str, timeout_seconds: float) -> bool:
-        """Wait until the revision's process is gone; False if it is not within the time."""
-        with self.path(revision, "lock").open("a") as lock:
+    def wait_gone(self, server: str, timeout_seconds: float) -> bool:
+        """Wait until the server's process is gone; False if it is not within the time."""
+        with self.path(server, "lock").open("a") as lock:
             return acquire(lock.fileno(), timeout_seconds)
+
+
+def servers(manifest: Manifest) -> list[str]:
+    """Names of the servers that an object's revision shall have; the first has the revision's own."""
+    spec = manifest["spec"]
+    return [_server(spec["revision"], replica) for replica in range(1, spec["replicas"] + 1)]
+
+
+def _server(revision: str, replica: int) -> str:
+    # names of revisions have no dots
+    return revision if replica == 1 else f"{revision}.{replica}"
 
 
 def folder(name: str) -> Path:
@@ -159,8 +183,8 @@ def save(state: ServiceState) -> None:
 
 def remove(state: ServiceState) -> None:
     """Forget a service whose processes have ended."""
-    for revision in state.records:
-        state.control(revision).unlink(missing_ok=True)
+    for server in state.records:
+        state.control(server).unlink(missing_ok=True)
     place = folder(state.name)
     # the file that makes it a service goes first
     (place / "service.json").unlink(missing_ok=True)

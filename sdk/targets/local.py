@@ -1,6 +1,6 @@
-"""The platform ``local``: one server process per revision, on the machine where the engine runs.
+"""The platform ``local``: server processes on the machine where the engine runs, one for each revision.
 
-With a router, an Nginx in front of them shares the requests out.
+With a router, an Nginx in front of them shares the requests out, and a revision can have several.
 """
 
 from __future__ import annotations
@@ -31,12 +31,17 @@ class LocalTarget:
         """One object: the revision that shall run, and whether it serves, or how requests are shared out.
 
         Raises:
-            InvalidValue: If the revision shall answer a part of the requests, or get copies of them, and nothing is
-                there that shares them out.
+            InvalidValue: If the revision shall answer a part of the requests, get copies of them or have replicas, and
+                nothing is there that shares them out; or if replicas shall be added as load rises.
         """
         service, model = release.service, release.model
         if service.router is None:
             _check_whole(release)
+        most = service.scaling.max_replicas
+        if most is not None and most > _replicas(service):
+            raise InvalidValue(
+                "Scaling.max_replicas", most, "nothing adds processes on this machine as load rises: leave it out"
+            )
         return [
             {
                 "apiVersion": _API_VERSION,
@@ -49,6 +54,7 @@ class LocalTarget:
                 "spec": {
                     "revision": release.revision,
                     "traffic": release.traffic.percent,
+                    "replicas": _replicas(service),
                     "port": service.port,
                     "framework": service.framework,
                     "model": {
@@ -140,7 +146,18 @@ class LocalTarget:
         return Health.ready()
 
 
+def _replicas(service: Service) -> int:
+    # it does not scale to zero
+    return max(1, service.scaling.min_replicas)
+
+
 def _check_whole(release: Release) -> None:
+    if _replicas(release.service) > 1:
+        raise InvalidValue(
+            "Scaling.min_replicas",
+            release.service.scaling.min_replicas,
+            "without a router one process answers here: give the service a router, Router(kind='nginx')",
+        )
     if release.traffic.mirror_percent:
         raise InvalidValue(
             "Traffic.mirror_percent",

@@ -49,6 +49,8 @@ _PLAIN: Final = Router(kind="nginx")
 # the model server's own limit
 _BODY_LIMIT: Final = "32m"
 _KEPT_SECONDS: Final = 5
+# a server that is told to end closes what has been idle for a second, others after five
+_IDLE: Final = "800ms"
 
 _WHOLE: Final = """\
 daemon off;
@@ -116,7 +118,7 @@ _COPY: Final = """\
 
 def nginx_configuration(
     shares: Mapping[str, int],
-    hosts: Mapping[str, str],
+    hosts: Mapping[str, Sequence[str]],
     mirror: tuple[str, int] | None = None,
     *,
     router: Router = _PLAIN,
@@ -132,7 +134,8 @@ def nginx_configuration(
 
     Args:
         shares: Percent of the requests by revision; together 100.
-        hosts: Host of each revision, with its port if it is not 80; that of the mirrored one, too.
+        hosts: Hosts of each revision, with their ports if these are not 80; those of the mirrored one, too. Requests go
+            to them in turn, and past one that takes no connection.
         mirror: The revision that gets copies, and of how many percent of the requests.
         router: Who is a client, what it may, and for how long it waits.
         salt: Name of the service: clients that keep to a revision are drawn for each service anew.
@@ -142,7 +145,7 @@ def nginx_configuration(
         keeps_idle: Whether workers that are told to end leave idle connections open for a while, so that no client
             sends into one that closes: Nginx 1.27.4 and later can.
     """
-    parts = [f"upstream {revision} {{ server {host}; keepalive 32; }}" for revision, host in sorted(hosts.items())]
+    parts = [_upstream(revision, servers) for revision, servers in sorted(hosts.items())]
     # the last one takes what is left, and with it what rounding leaves
     *some, (last, _) = shares.items()
     key = f"{salt}$longshore_client" if router.sticky else "$request_id"
@@ -174,6 +177,12 @@ def nginx_configuration(
         parts="\n".join(f"    {part}" for part in parts),
         locations="\n".join([_SERVE.format(more=more), *locations]),
     )
+
+
+def _upstream(revision: str, hosts: Sequence[str]) -> str:
+    # none is passed over for a while because of one failure: the next one may have another reason
+    servers = " ".join(f"server {host} max_fails=0;" for host in hosts)
+    return f"upstream {revision} {{ {servers} keepalive 32; keepalive_timeout {_IDLE}; }}"
 
 
 def _client(named: str) -> str:

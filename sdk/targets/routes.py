@@ -176,7 +176,7 @@ def _configuration(release: Release) -> str:
     return nginx.nginx_configuration(
         shares(release),
         # without the cluster's domain, which every pod's resolver appends
-        {revision: f"{_lane(revision)}.{release.service.namespace}.svc" for revision in revisions},
+        {revision: [f"{_lane(revision)}.{release.service.namespace}.svc"] for revision in revisions},
         (release.revision, mirrored) if mirrored else None,
         router=_router(release.service),
         salt=release.service.name,

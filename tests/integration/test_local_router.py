@@ -23,11 +23,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from longshore.cli.app import run
 from longshore.deployment import deploy_model, find_endpoint, promote_service, rollback_service
 from longshore.errors import ConfigError, DeployError
-from longshore.local import list_servers, stop
-from longshore.spec import Router, Service, Traffic
+from longshore.local import LocalRuntime, list_servers, stop
+from longshore.spec import Router, Scaling, Service, Traffic
+from longshore.targets.base import Ref
 
 SERVICE = Service(name="penguins", router=Router(kind="nginx"))
 CANARY = Traffic(percent=10)
+REF = Ref("local.longshore.dev/v1alpha1", "ModelServer", "penguins")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -177,9 +179,8 @@ def test_what_was_killed_is_started_again_by_the_next_deploy(models, home):
     url = deploy_model(models(1), SERVICE).endpoint.url
     (stable,) = pids(home)
     os.kill(stable, signal.SIGKILL)
-    wait_for(lambda: not alive(stable))
+    wait_for(lambda: [(server.state, server.percent) for server in list_servers()] == [("stopped", 0)])
     assert requests.get(f"{url}/v1/models/penguins", timeout=10).status_code == 502
-    assert [(server.state, server.percent) for server in list_servers()] == [("stopped", 0)]
     deploy_model(models(2), SERVICE, traffic=CANARY)
     assert set(drawn(url, 100)) == {1.0, 2.0}
     # Nginx: its master, whose workers go on for themselves, and then all of it
@@ -192,6 +193,33 @@ def test_what_was_killed_is_started_again_by_the_next_deploy(models, home):
         assert promote_service("penguins", percent=50).endpoint.url == url
         assert set(drawn(url, 50)) == {1.0, 2.0}
         assert not set(nginxes(home)) & set(killed)
+
+
+def test_a_revision_has_replicas_and_their_number_can_change(models, home):
+    def scaled(replicas):
+        return deploy_model(models(1), replace(SERVICE, scaling=Scaling(min_replicas=replicas))).endpoint
+
+    def servers():
+        (revision,) = LocalRuntime().get(REF)["status"]["revisions"]
+        return revision["servers"]
+
+    url = scaled(2).url
+    first, second = servers()
+    assert len(pids(home)) == len(list_servers()) == 2
+    assert drawn(url, 20) == {1.0: 20}
+    # each of Nginx's workers takes them in turn
+    assert min(asked(server["url"]) for server in (first, second)) > 5
+    os.kill(first["pid"], signal.SIGKILL)
+    wait_for(lambda: sorted(server.state for server in list_servers()) == ["serving", "stopped"])
+    assert drawn(url, 20) == {1.0: 20}
+    with Clients(url, keep=False) as clients:
+        scaled(3)
+        assert len(pids(home)) == 3
+        assert servers()[1] == second
+        scaled(1)
+        wait_for(lambda: [server.state for server in list_servers()] == ["serving"])
+    assert clients.failures == []
+    assert len(pids(home)) == 1
 
 
 def test_the_port_of_the_service_can_change_to_one_that_is_free(models):

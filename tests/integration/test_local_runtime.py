@@ -23,7 +23,7 @@ from longshore.cli.app import run
 from longshore.client import predict
 from longshore.deployment import deploy_model, example_rows, find_endpoint, rollback_service, undo_run
 from longshore.errors import ConfigError, DeployError
-from longshore.local import LocalRuntime, list_servers, log_path, stop
+from longshore.local import LocalRuntime, list_servers, log_paths, stop
 from longshore.local.state import load
 from longshore.serving.control import ask
 from longshore.spec import Endpoint, Service
@@ -50,7 +50,7 @@ def test_a_first_deploy_answers(models, home):
     (server,) = list_servers()
     assert (server.name, server.state, server.url) == ("penguins", "serving", done.endpoint.url)
     assert pids(home) == [server.pid]
-    assert "is ready on port" in log_path("penguins").read_text()
+    assert "is ready on port" in log_paths("penguins")[0].read_text()
 
 
 @pytest.mark.parametrize(
@@ -339,6 +339,7 @@ def manifest_of(source, revision, *, traffic=100, port=None, framework="fastapi"
             "model": {"uri": source.uri, "name": "penguins", "version": None, "digest": source.digest},
             "env": {},
             "drainSeconds": 10,
+            "replicas": 1,
             "router": None,
         },
     }
@@ -380,7 +381,7 @@ def test_a_candidate_that_fails_is_told_in_the_status_and_touches_nothing(models
     failed = revision_in(after, "two")
     assert (failed["state"], failed["traffic"]) == ("failed", 0)
     assert re.search(reason, failed["reason"])
-    assert str(log_path("penguins", "two")) in failed["reason"]
+    assert str(log_paths("penguins", "two")[0]) in failed["reason"]
     assert (after["active"], after["url"]) == ("one", before["url"])
     assert revision_in(after, "one") == revision_in(before, "one")
     assert predict(Endpoint(name="penguins", url=after["url"], model="penguins", revision="one"), [ROW]) == [1.0]

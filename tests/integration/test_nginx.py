@@ -4,16 +4,17 @@ Starts Nginx and ``python -m longshore.serving`` as processes.
 """
 
 import http.server
+import os
 import string
 import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import pytest
 import requests
 from harness.nginx import check_configuration, find_nginx, nginx
-from harness.serving import PREDICT, ROWS, refused, serving, wait_for
+from harness.serving import PREDICT, ROWS, Asking, refused, serving, wait_for
 from harness.system import Missing, free_port
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -86,7 +87,7 @@ def front(tmp_path):
 
 
 def hosts_of(revisions):
-    return {name: server.url.removeprefix("http://") for name, server in revisions.items()}
+    return {name: [server.url.removeprefix("http://")] for name, server in revisions.items()}
 
 
 def test_requests_are_shared_out_by_weight(front, revisions):
@@ -163,7 +164,11 @@ def test_what_goes_wrong_is_told_as_json(front, revisions):
     done = threading.Event()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as slow:
         threading.Thread(target=slow.serve_forever, daemon=True).start()
-        hosts = {"slow": f"127.0.0.1:{slow.server_port}", "gone": f"127.0.0.1:{free_port()}", **hosts_of(revisions)}
+        hosts = {
+            "slow": [f"127.0.0.1:{slow.server_port}"],
+            "gone": [f"127.0.0.1:{free_port()}"],
+            **hosts_of(revisions),
+        }
         try:
             with front({"slow": 100}, hosts, timeout_seconds=1) as nginx_:
                 late = nginx_.post()
@@ -183,6 +188,28 @@ def test_what_goes_wrong_is_told_as_json(front, revisions):
         assert "row 0 has 3 values" in nginx_.post({"instances": [[1, 2, 3]]}).json()["error"]
 
 
+@pytest.mark.parametrize("face", ["fastapi", "flask", "django --server=gunicorn", "django --server=daphne"])
+def test_replicas_are_ended_and_replaced_under_load_without_a_failed_request(front, iris_model, tmp_path, face):
+    environment = {**os.environ, "LONGSHORE_HOME": str(tmp_path)}
+    ports = [free_port(), free_port()]
+
+    def replica(port, generation):
+        options = f"--framework={face} --port={port}".split()
+        return serving(iris_model, tmp_path / f"{port}-{generation}.log", *options, env=environment)
+
+    with ExitStack() as running:
+        before = [running.enter_context(replica(port, 1)) for port in ports]
+        with front({"new": 100}, {"new": [f"127.0.0.1:{port}" for port in ports]}) as nginx_, Asking(nginx_) as asking:
+            asking.wait_for(20)
+            for port, former in zip(ports, before, strict=True):
+                former.process.terminate()
+                assert former.process.wait(30) == 0
+                asking.wait_for(20)
+                running.enter_context(replica(port, 2))
+                asking.wait_for(20)
+    assert asking.failures == []
+
+
 _NAMES = st.one_of(
     st.from_regex(r"[A-Za-z][A-Za-z0-9_-]{0,64}", fullmatch=True), st.text(string.printable + "ä\u2028", max_size=70)
 )
@@ -196,7 +223,7 @@ _NAMES = st.one_of(
     wait=st.integers(-1, 10**6),
 )
 def test_whatever_is_taken_is_a_configuration_and_nothing_breaks_out_of_it(tmp_path, kind, name, rate, wait):
-    plain = nginx_configuration({"r": 100}, {"r": "127.0.0.1:1"}, place=str(tmp_path))
+    plain = nginx_configuration({"r": 100}, {"r": ["127.0.0.1:1"]}, place=str(tmp_path))
     try:
         router = Router(
             kind="nginx", client=f"{kind}{name}", sticky=True, requests_per_second=rate, timeout_seconds=wait
@@ -204,7 +231,7 @@ def test_whatever_is_taken_is_a_configuration_and_nothing_breaks_out_of_it(tmp_p
     except InvalidValue:
         return
     configuration = nginx_configuration(
-        {"r": 100}, {"r": "127.0.0.1:1"}, router=router, salt="iris", place=str(tmp_path)
+        {"r": 100}, {"r": ["127.0.0.1:1"]}, router=router, salt="iris", place=str(tmp_path)
     )
     # three directives of the limit, and no others
     assert configuration.count(";") == plain.count(";") + 3

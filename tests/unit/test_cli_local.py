@@ -40,7 +40,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Servers:
     stand_in = Servers()
     monkeypatch.setattr(local, "list_servers", lambda: stand_in.known, raising=False)
     monkeypatch.setattr(local, "stop", stand_in.stopped.append, raising=False)
-    monkeypatch.setattr(local, "log_path", lambda name: Path("/logs") / name, raising=False)
+    monkeypatch.setattr(local, "log_paths", lambda name: [Path("/logs") / name], raising=False)
     return stand_in
 
 

@@ -2,11 +2,12 @@
 
 import os
 import threading
+from dataclasses import replace
 
 import pytest
 
 from longshore.errors import DeployError, InvalidValue
-from longshore.local import LocalRuntime, deployed_by, list_servers, log_path, stop
+from longshore.local import LocalRuntime, deployed_by, list_servers, log_paths, stop
 from longshore.local import state as states
 from longshore.local.runtime import _pruned
 from longshore.local.state import Record, ServiceState
@@ -30,6 +31,7 @@ def manifest(revision="r-0"):
             "revision": revision,
             "traffic": 100,
             "port": None,
+            "replicas": 1,
             "router": None,
             "model": {"name": "penguins", "version": None},
         },
@@ -63,7 +65,7 @@ def test_a_state_that_cannot_be_understood_names_its_file(text):
     states.save(service())
     path = states.folder("penguins") / "service.json"
     path.write_text(text)
-    for ask in (lambda: states.load("penguins"), list_servers, lambda: stop("penguins"), lambda: log_path("penguins")):
+    for ask in (lambda: states.load("penguins"), list_servers, lambda: stop("penguins"), lambda: log_paths("penguins")):
         with pytest.raises(DeployError, match="service.json is not what this version of longshore writes"):
             ask()
 
@@ -97,6 +99,20 @@ def test_a_revision_that_has_a_part_is_never_forgotten():
     wanted["spec"] |= {"traffic": 0, "router": {"shares": {"r-1": 100}, "mirrorPercent": 10}}
     kept = _pruned(service(manifest=wanted, records=records))
     assert sorted(kept.records) == ["r-1", "r-3", "r-4", "r-5", "r-6", "r-7", "r-8"]
+
+
+def test_servers_are_named_after_their_revision_and_go_with_it():
+    wanted = manifest("r-0")
+    wanted["spec"]["replicas"] = 3
+    records = {f"r-0.{n}": record("r-0", manifest=wanted, replica=n) for n in (2, 3)}
+    current = service(manifest=manifest("r-9"), records={"r-0": record("r-0", manifest=wanted), **records})
+    assert current.servers_of("r-0") == ["r-0", "r-0.2", "r-0.3"] == [one.server for one in current.records.values()]
+    assert current.servers_of("r-1") == []
+    assert _pruned(current) == current
+    later = {f"r-{n}": record(f"r-{n}") for n in range(1, 7)}
+    assert set(_pruned(replace(current, records={**current.records, **later})).records) == {
+        f"r-{n}" for n in range(2, 7)
+    }
 
 
 def test_forgotten_revisions_leave_no_file():

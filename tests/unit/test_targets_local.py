@@ -5,7 +5,7 @@ import json
 import pytest
 
 from longshore.errors import InvalidValue
-from longshore.spec import HealthState, ModelSource, Release, Router, Service, Traffic
+from longshore.spec import HealthState, ModelSource, Release, Router, Scaling, Service, Traffic
 from longshore.targets.local import LocalTarget
 
 MODEL = ModelSource(uri="/models/iris/3", format="sklearn", name="iris", version="3", digest="sha256:" + "0" * 64)
@@ -106,6 +106,29 @@ def test_with_a_router_the_object_says_who_gets_what():
 def test_a_router_that_only_a_cluster_has_is_refused(router, field):
     with pytest.raises(InvalidValue, match=rf"Router\.{field}"):
         LocalTarget().render(release(router=Router(**router)))
+
+
+@pytest.mark.parametrize(
+    ("scaling", "router", "field"),
+    [
+        (Scaling(min_replicas=2), None, "min_replicas.*router"),
+        (Scaling(max_replicas=2), None, "max_replicas.*leave it out"),
+        (Scaling(min_replicas=2, max_replicas=3), Router(kind="nginx"), "max_replicas"),
+    ],
+)
+def test_replicas_need_a_router_and_are_not_added_by_themselves(scaling, router, field):
+    with pytest.raises(InvalidValue, match=rf"Scaling\.{field}"):
+        LocalTarget().render(release(scaling=scaling, router=router))
+
+
+def test_a_revision_has_the_replicas_that_were_asked_for():
+    def replicas(**scaling):
+        return LocalTarget().render(release(scaling=Scaling(**scaling), router=Router(kind="nginx")))[0]["spec"][
+            "replicas"
+        ]
+
+    assert replicas() == replicas(min_replicas=0) == 1
+    assert replicas(min_replicas=3) == replicas(min_replicas=3, max_replicas=3) == 3
 
 
 def test_copies_need_a_router():

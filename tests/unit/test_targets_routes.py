@@ -90,16 +90,16 @@ def test_the_model_keeps_the_services_name_whatever_serves_it(kind, runtime, arg
 
 
 def test_requests_are_shared_out_by_nginx():
-    configuration = nginx_configuration({"new": 20, "old": 80}, {"new": "new.svc", "old": "old.svc:8080"})
+    configuration = nginx_configuration({"new": 20, "old": 80}, {"new": ["new.svc"], "old": ["a:80", "b:80"]})
     assert 'split_clients "$request_id" $revision { 20% new; * old; }' in configuration
-    assert "upstream new { server new.svc; keepalive 32; }" in configuration
-    assert "upstream old { server old.svc:8080; keepalive 32; }" in configuration
+    assert "upstream new { server new.svc max_fails=0; keepalive 32;" in configuration
+    assert "upstream old { server a:80 max_fails=0; server b:80 max_fails=0; keepalive 32;" in configuration
     assert "mirror" not in configuration
 
 
 @pytest.mark.parametrize(("percent", "split"), [(100, "{ * new; }"), (10, '{ 10% new; * ""; }')])
 def test_requests_are_copied_by_nginx(percent, split):
-    configuration = nginx_configuration({"old": 100}, {"new": "new.svc", "old": "old.svc"}, ("new", percent))
+    configuration = nginx_configuration({"old": 100}, {"new": ["new.svc"], "old": ["old.svc"]}, ("new", percent))
     assert "$revision { * old; }" in configuration
     assert f'split_clients "mirror$request_id" $copy {split}' in configuration
     assert "proxy_pass http://$copy$request_uri;" in configuration
