@@ -390,7 +390,8 @@ def test_a_candidate_that_fails_is_told_in_the_status_and_touches_nothing(models
 def test_a_server_that_is_killed_while_starting_is_told_by_its_signal(models, home):
     runtime = LocalRuntime()
     runtime.apply([manifest_of(models(1), "one")])
-    (pid,) = pids(home)
+    # not before it has its own command line
+    (pid,) = wait_for(lambda: pids(home))
     os.kill(pid, signal.SIGKILL)
     *_, last = runtime.observe([REF], deadline=time.monotonic() + 60)
     assert "ended before it was ready (killed by SIGKILL)" in revision_in(last[0]["status"], "one")["reason"]
