@@ -20,6 +20,8 @@ from longshore.spec import (
     Resources,
     Router,
     Scaling,
+    SeldonGateway,
+    SeldonOptions,
     SeldonV2Explainer,
     SeldonV2Options,
     SeldonV2Pipeline,
@@ -52,6 +54,16 @@ _SERVICES: Final = (
     *(
         Service(name="any", router=Router(kind=kind, gateway="any" if kind == "gateway-api" else None))
         for kind in ROUTERS
+    ),
+)
+
+_SELDON: Final = (
+    Service(name="any"),
+    Service(
+        name="any",
+        resources=Resources(cpu="1"),
+        scaling=Scaling(max_replicas=2),
+        seldon=SeldonOptions(gateway=SeldonGateway()),
     ),
 )
 
@@ -134,7 +146,7 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
 
 def _ways(platform: str) -> Iterator[tuple[Target[Any], Deployable]]:
     """What a platform brings up in a cluster, one of each kind."""
-    for service in _SELDON_V2 if platform == "seldon-v2" else _SERVICES:
+    for service in {"seldon": _SELDON, "seldon-v2": _SELDON_V2}.get(platform, _SERVICES):
         yield target_of(platform, routed=service.router is not None), Release(service=service, model=_MODEL)
     if platform == "kserve":
         for service in _SERVICES[:2]:

@@ -121,6 +121,10 @@ def deploy(
         previous = _current(refs[0], runtime, type(release))
         release = release.next_to(previous)
         attempt = _Attempt(release.service, target, runtime, previous, timeout_seconds, patience_seconds, on_progress)
+        # what cannot stand beside what serves is told before anything is touched
+        for each in (attempt.candidate(release), release):
+            if each is not None:
+                target.render(each)
         try:
             endpoint = attempt.run(release, probe)
         except BaseException as error:
@@ -242,17 +246,22 @@ class _Attempt(Generic[_R]):
     patience_seconds: float
     on_progress: Callable[[str], None]
 
+    def candidate(self, release: _R) -> _R | None:
+        """The release without requests, to be tried out first; None where that is not possible or it serves already."""
+        before, traffic = self.previous, release.traffic
+        serves = before is not None and release.revision in (before.revision, *before.traffic.others)
+        if serves or not self.target.previews(self.service) or not (traffic.percent or traffic.mirror_percent):
+            return None
+        return replace(release, traffic=_none(before), beside=()).next_to(before)
+
     def run(self, release: _R, probe: Probe | None) -> Endpoint:
         """Bring the release up, first without traffic where that is possible, and probe it."""
         before = self.previous
-        serves_already = before is not None and release.revision in (before.revision, *before.traffic.others)
         if before is not None and before.traffic.base == release.revision and not self.target.revisions(self.service):
             # what is taken back gets nothing any more while the platform starts what served before once again
             self.bring_up(replace(before, traffic=Traffic(percent=0, base=before.traffic.base)))
-        asked = release.traffic.percent > 0 or release.traffic.mirror_percent > 0
-        if self.target.previews(self.service) and asked and not serves_already:
-            candidate = self.bring_up(replace(release, traffic=_none(before), beside=()).next_to(before))
-            self._probe(probe, candidate.at_revision())
+        if (candidate := self.candidate(release)) is not None:
+            self._probe(probe, self.bring_up(candidate).at_revision())
         endpoint = self.bring_up(release)
         if release.traffic.percent == 100:
             self._probe(probe, endpoint)

@@ -13,6 +13,14 @@ from longshore.spec.llm import LLMPrefill, LLMRouter, LLMService, Parallelism
 from longshore.spec.outcome import Endpoint, Health, HealthState
 from longshore.spec.plain import from_plain, to_plain
 from longshore.spec.router import ROUTERS, Router
+from longshore.spec.seldon import (
+    SELDON_SERVERS,
+    KedaTrigger,
+    SeldonExplainer,
+    SeldonGateway,
+    SeldonNode,
+    SeldonOptions,
+)
 from longshore.spec.seldon_v2 import (
     SeldonV2Explainer,
     SeldonV2Options,
@@ -25,6 +33,7 @@ from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, T
 
 __all__ = [
     "ROUTERS",
+    "SELDON_SERVERS",
     "Batcher",
     "Container",
     "Endpoint",
@@ -36,6 +45,7 @@ __all__ = [
     "HuggingFaceOptions",
     "InferenceGraph",
     "KServeOptions",
+    "KedaTrigger",
     "LLMPrefill",
     "LLMRouter",
     "LLMService",
@@ -46,6 +56,10 @@ __all__ = [
     "Resources",
     "Router",
     "Scaling",
+    "SeldonExplainer",
+    "SeldonGateway",
+    "SeldonNode",
+    "SeldonOptions",
     "SeldonV2Explainer",
     "SeldonV2Options",
     "SeldonV2Pipeline",

@@ -24,6 +24,7 @@ from longshore.spec.checks import (
 from longshore.spec.kserve import KServeOptions
 from longshore.spec.plain import to_plain
 from longshore.spec.router import Router
+from longshore.spec.seldon import SeldonOptions
 from longshore.spec.seldon_v2 import SeldonV2Options
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
@@ -55,6 +56,7 @@ class Service:
         router: Shares requests out to revisions that run beside each other; without one, a platform has the split
             that it brings itself.
         kserve: What only KServe is told; other platforms ignore it.
+        seldon: What only Seldon Core 1 is told.
         seldon_v2: What only Seldon Core 2 is told.
     """
 
@@ -74,6 +76,7 @@ class Service:
     tolerations: Sequence[Toleration] = ()
     router: Router | None = None
     kserve: KServeOptions | None = None
+    seldon: SeldonOptions | None = None
     seldon_v2: SeldonV2Options | None = None
 
     def __post_init__(self) -> None:
@@ -169,7 +172,7 @@ class Release:
             "resources": asdict(self.service.resources),
         }
         # added only where they are used, so that the names of what runs already stay
-        for name in ("secrets", "image", "node_selector", "tolerations", "kserve", "seldon_v2"):
+        for name in ("secrets", "image", "node_selector", "tolerations", "kserve", "seldon", "seldon_v2"):
             if value := getattr(self.service, name):
                 content[name] = to_plain(value)
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

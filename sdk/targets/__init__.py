@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLATFORMS", "ROUTABLE", "target_of"]
 
-PLATFORMS: Final = ("local", "rest", "kserve", "seldon-v2")
+PLATFORMS: Final = ("local", "rest", "kserve", "seldon", "seldon-v2")
 ROUTABLE: Final = ("rest", "kserve")
 """Those whose services have other objects with a router than without."""
 
@@ -42,11 +42,15 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
 
         target = KServeTarget(kserve_version or NEWEST_VERSION)
         return _routed(target) if routed else target
+    if platform in ("seldon", "seldon-v2") and routed:
+        raise InvalidValue("Service.router", "given", "Seldon shares requests out by itself: leave it out")
+    if platform == "seldon":
+        from longshore.targets.seldon import SeldonTarget
+
+        return SeldonTarget()
     if platform == "seldon-v2":
         from longshore.targets.seldon_v2 import SeldonV2Target
 
-        if routed:
-            raise InvalidValue("Service.router", "given", "Seldon shares requests out by itself: leave it out")
         return SeldonV2Target()
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
 

@@ -12,6 +12,7 @@ from longshore.targets.base import Ref
 __all__ = [
     "KSERVE_IMAGE",
     "LINGER_SECONDS",
+    "SELDON_IMAGE",
     "container_resources",
     "container_security",
     "environment",
@@ -23,6 +24,9 @@ __all__ = [
 
 KSERVE_IMAGE: Final = f"ghcr.io/longshore/longshore-kserve:{__version__}"
 """The image with the model server inside KServe's own."""
+
+SELDON_IMAGE: Final = f"ghcr.io/longshore/longshore-seldon:{__version__}"
+"""The image with the model server inside Seldon's microservice, and the nodes of graphs that longshore brings."""
 
 LINGER_SECONDS: Final = 3
 """How long a pod that leaves goes on answering: until every node knows."""
