@@ -42,7 +42,7 @@ DEPLOYER: Final = "longshore-deployer"
 
 _APPLY: Final = ("get", "list", "watch", "create", "patch", "delete")
 _READ: Final = ("get", "list", "watch")
-_LEASE: Final = ("get", "create", "update", "delete")
+_LEASE: Final = ("get", "list", "create", "update", "delete")
 
 # one of each way to serve
 _MODEL: Final = ModelSource(uri="s3://any/model", format="sklearn", name="any")

@@ -32,11 +32,16 @@ __all__ = [
     "Deployment",
     "Probe",
     "Recorder",
+    "check_needs",
     "current_release",
     "deploy",
+    "marked",
+    "noted",
+    "preview_of",
     "previous_release",
     "release_in",
     "remove",
+    "serving_in",
 ]
 
 PATIENCE_SECONDS: Final = 30.0
@@ -115,7 +120,7 @@ def deploy(
             ``restored`` names the revision that serves again.
     """
     started = time.monotonic()
-    _check_needs(release, target, runtime, on_progress)
+    check_needs(release, target, runtime, on_progress)
     refs = target.objects(release.service)
     with runtime.lock(refs[0]):
         previous = _current(refs[0], runtime, type(release))
@@ -153,10 +158,16 @@ def current_release(service: Ref, runtime: Runtime) -> Release | None:
 
 
 def _current(service: Ref, runtime: Runtime, kind: type[_R]) -> _R | None:
-    release = _annotated(service, runtime, RELEASE_ANNOTATION, kind)
+    manifest = runtime.get(service)
+    return None if manifest is None else serving_in(manifest, kind)
+
+
+def serving_in(manifest: Manifest, kind: type[_R]) -> _R | None:
+    """The release that an object says is given requests, None if there is none."""
+    release = noted(manifest, RELEASE_ANNOTATION, kind)
     if release is not None and release.traffic.percent == 0:
         # a deploy was killed while it tried this one out: it never served
-        return _annotated(service, runtime, PREVIOUS_ANNOTATION, kind)
+        return noted(manifest, PREVIOUS_ANNOTATION, kind)
     return release
 
 
@@ -167,29 +178,35 @@ def previous_release(service: Ref, runtime: Runtime) -> Release | None:
 
 def _annotated(service: Ref, runtime: Runtime, annotation: str, kind: type[_R]) -> _R | None:
     manifest = runtime.get(service)
-    return None if manifest is None else _noted(manifest, annotation, kind)
+    return None if manifest is None else noted(manifest, annotation, kind)
 
 
 def release_in(manifest: Manifest, annotation: str = RELEASE_ANNOTATION) -> Release | None:
     """The release that an object was made for, None if no engine made it."""
-    return _noted(manifest, annotation, Release)
+    return noted(manifest, annotation, Release)
 
 
-def _noted(manifest: Manifest, annotation: str, kind: type[_R]) -> _R | None:
+def noted(manifest: Manifest, annotation: str, kind: type[_R]) -> _R | None:
+    """What an annotation of an object says of a release, None if it is not there."""
     text = (manifest["metadata"].get("annotations") or {}).get(annotation)
     return None if text is None else from_plain(kind, json.loads(text))
 
 
-def _none(before: Deployable | None) -> Traffic:
-    """No requests: what serves now answers them as it does."""
-    if before is None:
-        return Traffic(percent=0)
-    others = before.traffic.others
-    return Traffic(percent=0, rest={**others, before.revision: before.traffic.percent if others else 100})
+def preview_of(release: _R, before: _R | None) -> _R:
+    """The release without requests: what serves now answers them as it does."""
+    traffic = Traffic(percent=0)
+    if before is not None:
+        others = before.traffic.others
+        traffic = replace(traffic, rest={**others, before.revision: before.traffic.percent if others else 100})
+    return replace(release, traffic=traffic, beside=()).next_to(before)
 
 
-def _check_needs(release: _R, target: Target[_R], runtime: Runtime, on_progress: Callable[[str], None]) -> None:
-    """Refuse a release that names what is not there: its pods would only wait for it."""
+def check_needs(release: _R, target: Target[_R], runtime: Runtime, on_progress: Callable[[str], None]) -> None:
+    """Refuse a release that names what is not there: its pods would only wait for it.
+
+    Raises:
+        InvalidValue: Naming the field.
+    """
     for field, need in target.needs(release).items():
         look = need if isinstance(need, Ref) else need.look
         complaint = _complaint(need, runtime)
@@ -252,7 +269,7 @@ class _Attempt(Generic[_R]):
         serves = before is not None and release.revision in (before.revision, *before.traffic.others)
         if serves or not self.target.previews(self.service) or not (traffic.percent or traffic.mirror_percent):
             return None
-        return replace(release, traffic=_none(before), beside=()).next_to(before)
+        return preview_of(release, before)
 
     def run(self, release: _R, probe: Probe | None) -> Endpoint:
         """Bring the release up, first without traffic where that is possible, and probe it."""
@@ -278,7 +295,7 @@ class _Attempt(Generic[_R]):
 
     def bring_up(self, release: _R) -> Endpoint:
         """Apply and wait; raises DeployError with the platform's reason."""
-        refs = self.runtime.apply(_marked(self.target.render(release), release, self._replaces(release)))
+        refs = self.runtime.apply(marked(self.target.render(release), release, self._replaces(release)))
         last, stalled_since = "nothing was observed yet", None
         deadline = time.monotonic() + self.timeout_seconds
         for observed in self.runtime.observe(refs, also=self.target.children(release), deadline=deadline):
@@ -357,7 +374,7 @@ class _Attempt(Generic[_R]):
             ):
                 # refused before it was tried: what serves was not touched, only what stands beside it may have been
                 self.drop_unwanted(self.previous)
-                if others := _marked(self.target.render(self.previous), self.previous, None)[1:]:
+                if others := marked(self.target.render(self.previous), self.previous, None)[1:]:
                     self.runtime.apply(others)
             elif self.previous == release:
                 return "the failing revision is the one that served before"
@@ -382,7 +399,7 @@ def _record(recorder: Recorder[_R], release: _R, endpoint: Endpoint, previous: _
         ) from error
 
 
-def _marked(manifests: list[Manifest], release: Deployable, previous: Deployable | None) -> list[Manifest]:
+def marked(manifests: list[Manifest], release: Deployable, previous: Deployable | None) -> list[Manifest]:
     """The objects with longshore's label, and on the first of them what it serves and what it served before."""
     first, *others = [_with(manifest, "labels", MANAGED_BY) for manifest in manifests]
     annotations = {RELEASE_ANNOTATION: _dump(release)}

@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "compile": ("longshore.cli.catalogue", "Write a pipeline or component as Kubeflow YAML."),
     "local": ("longshore.cli.local", "Look after the servers on this machine."),
     "serve": ("longshore.cli.serve", "Serve a model on this machine, in the foreground."),
+    "fleet": ("longshore.cli.fleet", "Serve many models at once on Seldon Core 2."),
     "predict": ("longshore.cli.predict", "Ask a service for predictions."),
     "promote": ("longshore.cli.traffic", "Move requests of a service to the revision deployed last."),
     "rollback": ("longshore.cli.traffic", "Serve again what a service served before."),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from longshore.errors import ClusterError
+from longshore.errors import ClusterError, LongshoreError
 
-__all__ = ["PRODUCTS", "Request", "not_installed", "refusal", "temporary"]
+__all__ = ["PRODUCTS", "Request", "not_installed", "refusal", "temporary", "together"]
 
 PRODUCTS: Final[Mapping[str, str]] = {
     "serving.kserve.io": "KServe",
@@ -31,6 +31,7 @@ _WEBHOOK: Final = re.compile(r'admission webhook "(?P<name>[^"]+)" denied the re
 _FIELD_MANAGER: Final = re.compile(r'conflict with "(?P<manager>[^"]*)"')
 _TYPED: Final = ("field not declared in schema", "failed to create typed", "unable to create typed", "errors:\n")
 _VERBS: Final = {"PATCH": "applied", "POST": "created", "DELETE": "deleted", "GET": "read"}
+_SHOWN: Final = 5
 _TEMPORARY: Final = frozenset({429, 500, 502, 503, 504})
 
 
@@ -95,6 +96,21 @@ def not_installed(api_version: str, kind: str, cluster: str) -> ClusterError:
     product = PRODUCTS.get(group)
     todo = f"install {product} on it" if product else "install what brings it, or correct apiVersion and kind"
     return ClusterError(f"the cluster {cluster} does not know {kind} ({api_version}): {todo}", "NotInstalled")
+
+
+def together(refused: Sequence[LongshoreError], asked: int) -> LongshoreError:
+    """One error for all that was refused.
+
+    Args:
+        refused: The refusals, at least one.
+        asked: How much was asked for.
+    """
+    if len(refused) == 1:
+        return refused[0]
+    reason = refused[0].reason if isinstance(refused[0], ClusterError) else "Refused"
+    text = "; ".join(str(error) for error in refused[:_SHOWN])
+    more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+    return ClusterError(f"{len(refused)} of {asked} objects were refused: {text}{more}", reason)
 
 
 def _namespace(status: int, details: Mapping[str, Any]) -> str | None:

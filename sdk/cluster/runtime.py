@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from longshore.cluster.compare import MANAGER, prepared, unchanged
 from longshore.cluster.forward import forwarded
-from longshore.cluster.lease import held
+from longshore.cluster.lease import held, held_for_all
 from longshore.cluster.logs import LastWords
+from longshore.cluster.refusals import together
 from longshore.cluster.replicas import KEEPER, kept, least, scaled, takeable
 from longshore.cluster.session import APPLY, METADATA, Resource, Session, in_pod
 from longshore.cluster.watch import Changes, Query, Watch, list_all
@@ -22,12 +23,15 @@ from longshore.targets.base import HEARTBEAT_SECONDS, MANAGED_BY, UNSEEN_ANNOTAT
 
 __all__ = ["ClusterRuntime"]
 
+_T = TypeVar("_T")
+
 # an API server mostly waits for its store, which commits what comes at the same time together
 _WRITERS: Final = 24
 _ONE_BY_ONE: Final = 3
 _GONE_SECONDS: Final = 120.0
 _LOCK_SECONDS: Final = 600.0
 _SHOWN: Final = 5
+_FLEET: Final = "longshore-fleet"
 _AUTOSCALERS, _AUTOSCALER = "autoscaling/v2", "HorizontalPodAutoscaler"
 # what an object is called and who made it, without what it holds
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -62,6 +66,16 @@ class ClusterRuntime:
         Raises:
             ClusterError: If an object was refused; all others have been applied, and the message has all refusals.
         """
+        refs, refused = self._apply(objects, dry_run=dry_run)
+        if refused:
+            raise together(list(refused.values()), len(objects))
+        return refs
+
+    def apply_each(self, objects: Sequence[Manifest]) -> Mapping[Ref, LongshoreError]:
+        """Apply objects as :meth:`apply`, and return what was refused, and why, in place of raising it."""
+        return self._apply(objects, dry_run=False)[1]
+
+    def _apply(self, objects: Sequence[Manifest], *, dry_run: bool) -> tuple[list[Ref], dict[Ref, LongshoreError]]:
         resources = {(m["apiVersion"], m["kind"]): self._resource(m["apiVersion"], m["kind"]) for m in objects}
         wanted = [self._prepared(manifest, resources) for manifest in objects]
         refs = [Ref.of(manifest) for manifest in wanted]
@@ -83,11 +97,11 @@ class ClusterRuntime:
                     raise
                 self._write(manifest, MANAGER, force=True, dry_run=dry_run)
 
-        self._each([m for m, ref in zip(wanted, refs, strict=True) if ref not in same], write)
+        refused = self._each([m for m, ref in zip(wanted, refs, strict=True) if ref not in same], write)
         if not dry_run:
             # what was made just now
             self._hand_over(scalable, changing)
-        return refs
+        return refs, {Ref.of(manifest): error for manifest, error in refused}
 
     def get(self, ref: Ref) -> Manifest | None:
         """The object, None if there is none."""
@@ -175,7 +189,8 @@ class ClusterRuntime:
                 if error.reason != "NotFound":
                     raise
 
-        self._each(refs, remove)
+        if refused := self._each(refs, remove):
+            raise together([error for _, error in refused], len(refs))
         left: Sequence[Manifest] = ()
         for left in self.observe(refs, deadline=time.monotonic() + _GONE_SECONDS):
             if not left:
@@ -199,8 +214,19 @@ class ClusterRuntime:
     def lock(self, ref: Ref) -> Iterator[None]:
         """A ``Lease`` beside the object, named after it."""
         namespace = ref.namespace or self.session.namespace
-        name = f"longshore-{ref.kind}-{ref.name}".lower()
-        with held(self.session, namespace, name, _LOCK_SECONDS):
+        with held(self.session, namespace, _lease(ref), _LOCK_SECONDS, unless=_FLEET):
+            yield
+
+    @contextmanager
+    def lock_all(self, refs: Sequence[Ref]) -> Iterator[None]:
+        """Keep other deployments of all these objects out: one ``Lease`` in each of their namespaces."""
+        groups: dict[str, set[str]] = {}
+        for ref in refs:
+            groups.setdefault(ref.namespace or self.session.namespace, set()).add(_lease(ref))
+        with ExitStack() as leases:
+            # always in the same order, so that no two wait for each other
+            for namespace, names in sorted(groups.items()):
+                leases.enter_context(held_for_all(self.session, namespace, _FLEET, names, _LOCK_SECONDS))
             yield
 
     def reach(self, endpoint: Endpoint) -> AbstractContextManager[Endpoint]:
@@ -330,29 +356,28 @@ class ClusterRuntime:
             resource = self._resource(selection.api_version, selection.kind)
             yield Query(resource, selection.namespace, _selector(selection.labels)), None
 
-    def _each(self, items: Sequence[Any], do: Callable[[Any], None]) -> None:
-        """Do something to all items, several at a time; all refusals become one error."""
-        if len(items) == 1:
-            do(items[0])
-            return
-        refused: list[LongshoreError] = []
+    def _each(self, items: Sequence[_T], do: Callable[[_T], None]) -> list[tuple[_T, LongshoreError]]:
+        """Do something to all items, several at a time; returns what was refused."""
+        refused: list[tuple[_T, LongshoreError]] = []
 
-        def attempt(item: Any) -> None:
+        def attempt(item: _T) -> None:
             try:
                 do(item)
             except LongshoreError as error:
-                refused.append(error)
+                refused.append((item, error))
 
+        if len(items) < 2:
+            for item in items:
+                attempt(item)
+            return refused
         with ThreadPoolExecutor(self._writers, thread_name_prefix="longshore-write") as pool:
             for _ in pool.map(attempt, items):
                 pass
-        if len(refused) == 1:
-            raise refused[0]
-        if refused:
-            reason = refused[0].reason if isinstance(refused[0], ClusterError) else "Refused"
-            text = "; ".join(str(error) for error in refused[:_SHOWN])
-            more = f"; and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-            raise ClusterError(f"{len(refused)} of {len(items)} objects were refused: {text}{more}", reason)
+        return refused
+
+
+def _lease(ref: Ref) -> str:
+    return f"longshore-{ref.kind}-{ref.name}".lower()
 
 
 def _selector(labels: Mapping[str, str]) -> str:
