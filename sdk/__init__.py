@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Router,
         Scaling,
         Service,
+        Tls,
         Traffic,
     )
 
@@ -38,6 +39,7 @@ _HOME: Final = {
             "Router",
             "Scaling",
             "Service",
+            "Tls",
             "Traffic",
         ),
         "longshore.spec",
@@ -55,6 +57,7 @@ __all__ = [
     "Router",
     "Scaling",
     "Service",
+    "Tls",
     "Traffic",
     "__version__",
 ]

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from longshore.errors import ConfigError, InvalidValue
 from longshore.spec import Endpoint
+from longshore.spec.outcome import service_of
 
 __all__ = ["Access", "tls_name"]
 
@@ -84,11 +85,13 @@ class Access:
 def tls_name(endpoint: Endpoint, url: str) -> str | None:
     """Whose certificate to ask for, where it is not the address's own.
 
-    An ingress that is asked at its IP address has certificates for the names of what is behind it.
+    An ingress that is asked at its IP address, or at its name in a cluster, has certificates for the names of what is
+    behind it.
     """
     try:
         ipaddress.ip_address(urlsplit(url).hostname or "")
     except ValueError:
-        return None
+        if service_of(url) is None:
+            return None
     host = next((value for name, value in endpoint.headers.items() if name.lower() == "host"), None)
     return None if host is None else urlsplit(f"//{host}").hostname

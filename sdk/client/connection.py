@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from longshore.client.access import Access
@@ -63,7 +67,12 @@ class Client:
         self.endpoint = endpoint
         self.protocol = _settle(endpoint, protocol)
         self._timeout_seconds = timeout_seconds
-        self._transport = _TRANSPORTS[self.protocol](endpoint, access or Access())
+        access = access or Access()
+        # what the user says counts for more
+        self._ca = None if endpoint.ca is None or access.ca_file is not None else _CaFile.of(endpoint.ca)
+        if self._ca is not None:
+            access = replace(access, ca_file=self._ca.path)
+        self._transport = _TRANSPORTS[self.protocol](endpoint, access)
 
     def __enter__(self) -> Client:
         return self
@@ -74,6 +83,8 @@ class Client:
     def close(self) -> None:
         """End its connections."""
         self._transport.close()
+        if self._ca is not None:
+            self._ca.remove()
 
     def predict(self, rows: Any) -> list[Any]:
         """Predict rows.
@@ -127,6 +138,26 @@ class Client:
     def answering(self) -> str | None:
         """The revision that answers, None if nothing does; where it is not told, the endpoint's own."""
         return self._transport.answering(min(_READY_SECONDS, self._timeout_seconds))
+
+
+@dataclass(frozen=True)
+class _CaFile:
+    """Certificates in a file, as the clients below take them."""
+
+    path: str
+    owner: int
+
+    @classmethod
+    def of(cls, text: str) -> _CaFile:
+        descriptor, path = tempfile.mkstemp(prefix="longshore-ca-", suffix=".pem", text=True)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        return cls(path, os.getpid())
+
+    def remove(self) -> None:
+        # a process that was forked leaves it to the one that it came from
+        if self.owner == os.getpid():
+            Path(self.path).unlink(missing_ok=True)
 
 
 def _settle(endpoint: Endpoint, protocol: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from longshore.client.access import Access, tls_name
@@ -75,6 +76,8 @@ class Http:
             )
         except requests.Timeout as error:
             raise DeployError(f"{url} did not answer: {error}") from error
+        except requests.exceptions.SSLError as error:
+            raise _no_trust(url, error) or NotReached(f"{url} did not answer: {error}") from error
         except (requests.RequestException, OSError) as error:
             raise NotReached(f"{url} did not answer: {error}") from error
         if response.status_code != 200:
@@ -93,16 +96,25 @@ class Http:
         Args:
             path: Below the endpoint's URL.
             timeout_seconds: How long to wait.
+
+        Raises:
+            DeployError: If its certificate is not to be trusted.
         """
         import requests
 
+        url = f"{self.url}{path}"
         try:
             response = self._session.get(
-                f"{self.url}{path}",
+                url,
                 headers=dict(self._access.headers()),
                 timeout=timeout_seconds,
                 allow_redirects=False,
             )
+        except requests.exceptions.SSLError as error:
+            # waiting would not help
+            if (told := _no_trust(url, error)) is not None:
+                raise told from error
+            return 0, None
         except requests.RequestException:
             return 0, None
         if response.status_code in _NOBODY_YET:
@@ -115,6 +127,19 @@ class Http:
     def close(self) -> None:
         """End its connections."""
         self._session.close()
+
+
+def _no_trust(url: str, error: BaseException) -> DeployError | None:
+    """The error to raise for a certificate that is not to be trusted; None if something else is wrong."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, ssl.SSLCertVerificationError):
+        inner = inner.__cause__ or inner.__context__
+    if inner is None:
+        return None
+    return DeployError(
+        f"{url}: its certificate is not trusted: {inner.verify_message}. Say who vouches for it (Tls.ca of the router, "
+        "or Access.ca_file), and the name that it is for (Tls.host)"
+    )
 
 
 def _named(name: str) -> requests.adapters.HTTPAdapter:

@@ -93,7 +93,15 @@ def close_kept() -> None:
 
 def _key(endpoint: Endpoint, protocol: str | None, access: Access | None, timeout_seconds: float) -> _Key:
     headers = frozenset(endpoint.headers.items())
-    there = (endpoint.url, endpoint.grpc_url, endpoint.model, endpoint.revision, endpoint.protocols, headers)
+    there = (
+        endpoint.url,
+        endpoint.grpc_url,
+        endpoint.model,
+        endpoint.revision,
+        endpoint.protocols,
+        headers,
+        endpoint.ca,
+    )
     return (*there, protocol, access, timeout_seconds)
 
 

@@ -53,7 +53,7 @@ def forwarded(session: Session, endpoint: Endpoint) -> Iterator[Endpoint]:
 def _forwarded(session: Session, address: str, revision: str) -> Iterator[str]:
     there, url = service_of(address), urlsplit(address)
     assert there is not None  # noqa: S101 - for the type checker: only such are forwarded
-    pod, port = _pod_behind(session, there[1], there[0], url.port or 80, revision)
+    pod, port = _pod_behind(session, there[1], there[0], url.port or (443 if url.scheme == "https" else 80), revision)
     with _Listener(session, there[1], pod, port) as local:
         yield f"{url.scheme}://127.0.0.1:{local.port}{url.path}"
 

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -28,9 +29,10 @@ from longshore.errors import ConfigError, DeployError
 from longshore.local.process import KILL_SECONDS, bind
 from longshore.local.state import tail
 from longshore.locks import acquire, is_held
+from longshore.spec import Tls
 from longshore.targets.nginx import NGINX_READY
 
-__all__ = ["Front", "find_program"]
+__all__ = ["Front", "check_certificate", "find_program"]
 
 _START_SECONDS: Final = 10.0
 _STEP_SECONDS: Final = 0.02
@@ -76,6 +78,23 @@ class Front:
         said = subprocess.run([find_program(), "-v"], capture_output=True, text=True, check=False).stderr
         version = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said)
         return version is not None and tuple(map(int, version.groups())) >= _KEEPS_IDLE
+
+    def certify(self, tls: Tls) -> None:
+        """Have it prove itself with a certificate, from the next handshake on.
+
+        It reads links to the files, so that no path of a user's is in its configuration, and one that is renewed in
+        its place counts without any doing.
+
+        Raises:
+            ConfigError: If the certificate cannot be used.
+        """
+        check_certificate(tls)
+        self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, path in (("tls.crt", tls.cert_file), ("tls.key", tls.key_file)):
+            new = self.place / f"{name}.new"
+            new.unlink(missing_ok=True)
+            new.symlink_to(str(path))
+            new.replace(self.place / name)
 
     def start(self, configure: Callable[[int], str], port: int | None) -> int:
         """Run it.
@@ -202,7 +221,8 @@ class Front:
         while time.monotonic() < deadline:
             with suppress(OSError, http.client.HTTPException), closing(_connection(port)) as connection:
                 connection.request("GET", NGINX_READY)
-                if connection.getresponse().status == http.client.OK:
+                # with TLS, it sends who comes without to where it is spoken
+                if connection.getresponse().status in (http.client.OK, http.client.PERMANENT_REDIRECT):
                     return True
             if not is_held(self._lock):
                 return False
@@ -212,6 +232,22 @@ class Front:
 
 def _connection(port: int) -> http.client.HTTPConnection:
     return http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+
+
+def check_certificate(tls: Tls) -> None:
+    """Refuse a certificate that no server could use.
+
+    Raises:
+        ConfigError: If its files cannot be read, do not belong together or ask for a password.
+    """
+
+    def ask() -> str:
+        raise ConfigError(f"the private key {tls.key_file} has a password, and nobody is there to type it: remove it")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(tls.cert_file), str(tls.key_file), ask)
+    except OSError as error:
+        raise ConfigError(f"no TLS with {tls.cert_file} and {tls.key_file}: {error.strerror or error}") from error
 
 
 def find_program() -> str:

@@ -20,9 +20,9 @@ from typing import Any, Final
 
 from longshore.errors import ConfigError, DeployError
 from longshore.local import state as states
-from longshore.local.front import find_program
+from longshore.local.front import check_certificate, find_program
 from longshore.local.process import KILL_SECONDS, Child, bind
-from longshore.local.sharing import front_of, parts, share_out
+from longshore.local.sharing import certificate_of, front_of, parts, share_out
 from longshore.local.state import Record, ServiceState, servers
 from longshore.local.status import with_log, with_status
 from longshore.serving.control import ask
@@ -111,6 +111,8 @@ class LocalRuntime:
         if spec["router"] is not None:
             # before anything is started for nothing
             find_program()
+            if (tls := certificate_of(spec)) is not None:
+                check_certificate(tls)
         known = states.load(ref.name)
         current = ServiceState(name=ref.name, manifest=manifest) if known is None else replace(known, manifest=manifest)
         try:

@@ -36,7 +36,9 @@ def service_url(current: ServiceState) -> str | None:
         listens = front_of(current.name).alive
     else:
         listens = current.active is not None and current.alive(current.active)
-    return f"http://127.0.0.1:{current.port}" if listens and current.port is not None else None
+    secure = current.routed is not None and current.routed["router"]["tls"] is not None
+    scheme = "https" if secure else "http"
+    return f"{scheme}://127.0.0.1:{current.port}" if listens and current.port is not None else None
 
 
 def service_shares(current: ServiceState) -> Mapping[str, int]:

@@ -12,7 +12,7 @@ from longshore.spec.kserve import Batcher, Container, KServeOptions, PayloadLogg
 from longshore.spec.llm import LLMPrefill, LLMRouter, LLMService, Parallelism
 from longshore.spec.outcome import Endpoint, Health, HealthState
 from longshore.spec.plain import from_plain, to_plain
-from longshore.spec.router import ROUTERS, Router
+from longshore.spec.router import ROUTERS, Router, Tls
 from longshore.spec.seldon import (
     SELDON_SERVERS,
     KedaTrigger,
@@ -66,6 +66,7 @@ __all__ = [
     "SeldonV2Server",
     "SeldonV2Step",
     "Service",
+    "Tls",
     "Toleration",
     "Traffic",
     "from_plain",

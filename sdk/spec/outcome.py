@@ -41,6 +41,7 @@ class Endpoint:
             the service by, such as ``seldon-model``.
         takes: ``rows`` where a longshore server answers, which takes rows by column name as they are; ``tensors`` where
             another one does.
+        ca: Certificates (PEM) of the authorities that vouch for it, where they are not the system's.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Endpoint:
     revision_model: str | None = None
     revision_headers: Mapping[str, str] = field(default_factory=dict)
     takes: Literal["rows", "tensors"] = "rows"
+    ca: str | None = None
 
     def __post_init__(self) -> None:
         check_dns_label("Endpoint.name", self.name)
@@ -108,7 +110,8 @@ class Endpoint:
         url, grpc = address.rstrip("/") + (self.ingress_path or ""), address if self.ingress_path else None
         # a revision that is told apart by its headers is so behind an ingress, too
         own = url if self.revision_url == self.url else None
-        return replace(self, url=url, revision_url=own, grpc_url=grpc, headers=headers)
+        # an ingress has a certificate of its own
+        return replace(self, url=url, revision_url=own, grpc_url=grpc, headers=headers, ca=None)
 
     def predict(
         self, rows: Any, *, protocol: str | None = None, access: Access | None = None, timeout_seconds: float = 30

@@ -5,20 +5,72 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from longshore.errors import InvalidValue
 from longshore.spec.checks import check_choice, check_dns_label, check_image, check_range, check_subdomain
 
-__all__ = ["ROUTERS", "Router"]
+__all__ = ["ROUTERS", "Router", "Tls"]
 
 RouterKind = Literal["nginx", "gateway-api", "istio"]
 ROUTERS: Final = ("nginx", "gateway-api", "istio")
 
 # what of it gets into Nginx's configuration has no other characters
 _CLIENT: Final = re.compile(r"address|header:[A-Za-z][A-Za-z0-9-]{0,63}|cookie:[A-Za-z0-9_]{1,64}")
-_NGINX_ONLY: Final = {"client": "address", "sticky": False, "requests_per_second": None, "timeout_seconds": 60}
+_NGINX_ONLY: Final = {
+    "client": "address",
+    "sticky": False,
+    "requests_per_second": None,
+    "timeout_seconds": 60,
+    "tls": None,
+    "access_log": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """The certificate of a service's own Nginx: where it is, and never its key.
+
+    Args:
+        secret: On Kubernetes: a Secret of type ``kubernetes.io/tls`` in the service's namespace.
+        cert_file: On this machine: absolute path of the certificate with its chain (PEM).
+        key_file: On this machine: absolute path of its private key (PEM, without a password).
+        host: The name that the certificate is for, where that is not the service's own address; clients are sent there.
+        ca: Certificates (PEM) of the authorities that vouch for it, where clients do not trust them anyway.
+    """
+
+    secret: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    host: str | None = None
+    ca: str | None = None
+
+    def __post_init__(self) -> None:
+        files = {"cert_file": self.cert_file, "key_file": self.key_file}
+        given = [name for name, path in files.items() if path is not None]
+        if (self.secret is None) == (not given):
+            raise InvalidValue("Tls.secret", self.secret, "name a Secret, or on this machine cert_file and key_file")
+        if len(given) == 1:
+            raise InvalidValue(f"Tls.{given[0]}", files[given[0]], "cert_file and key_file go together")
+        if self.secret is not None:
+            check_subdomain("Tls.secret", self.secret)
+        for name in given:
+            path = files[name]
+            if not isinstance(path, str) or not PurePath(path).is_absolute() or "\0" in path:
+                raise InvalidValue(f"Tls.{name}", path, "use an absolute path: it is read by who starts elsewhere, too")
+        if self.host is not None:
+            check_subdomain("Tls.host", self.host)
+        if self.ca is not None:
+            self._check_ca(self.ca)
+
+    @staticmethod
+    def _check_ca(text: str) -> None:
+        if not isinstance(text, str) or "-----BEGIN CERTIFICATE-----" not in text:
+            raise InvalidValue("Tls.ca", "...", "give certificates as PEM: the text, not the path of a file")
+        if "PRIVATE KEY" in text:
+            raise InvalidValue("Tls.ca", "...", "there is a private key in it, which clients must not have")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +92,8 @@ class Router:
         sticky: Whether a client keeps to one revision; otherwise each request is drawn by itself.
         requests_per_second: How many requests a client may make; more are answered with 429. None is no limit.
         timeout_seconds: How long a revision may take for an answer; then it is 504.
+        tls: Has clients of the service's own Nginx come by HTTPS.
+        access_log: Whether it logs a line of JSON for each request.
     """
 
     kind: RouterKind
@@ -52,6 +106,8 @@ class Router:
     sticky: bool = False
     requests_per_second: int | None = None
     timeout_seconds: int = 60
+    tls: Tls | None = None
+    access_log: bool = False
 
     def __post_init__(self) -> None:
         check_choice("Router.kind", self.kind, ROUTERS)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from longshore.errors import InvalidValue
-from longshore.spec import Endpoint, Health, Release, Service
+from longshore.spec import Endpoint, Health, Release, Router, Service
 from longshore.targets.base import Manifest, Ref, Selection
 from longshore.targets.routes import shares
 
@@ -111,6 +111,7 @@ class LocalTarget:
         own = found.get("url")
         router = _router(release)
         served = release.traffic.percent if router is None else router["shares"]
+        tls = None if release.service.router is None else release.service.router.tls
         return Endpoint(
             name=release.service.name,
             url=(status.get("url") if served else None) or own or "",
@@ -118,6 +119,8 @@ class LocalTarget:
             revision=release.revision,
             revision_url=own,
             protocols=("v1", "v2"),
+            headers={} if tls is None or tls.host is None else {"Host": tls.host},
+            ca=None if tls is None else tls.ca,
         )
 
     @staticmethod
@@ -189,4 +192,17 @@ def _router(release: Release) -> dict[str, Any] | None:
         "sticky": router.sticky,
         "requestsPerSecond": router.requests_per_second,
         "timeoutSeconds": router.timeout_seconds,
+        "accessLog": router.access_log,
+        "tls": _tls(router),
     }
+
+
+def _tls(router: Router) -> dict[str, Any] | None:
+    tls = router.tls
+    if tls is None:
+        return None
+    if tls.secret is not None:
+        raise InvalidValue(
+            "Tls.secret", tls.secret, "there are no Secrets on this machine: give cert_file and key_file"
+        )
+    return {"certFile": tls.cert_file, "keyFile": tls.key_file, "host": tls.host}

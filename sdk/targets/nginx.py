@@ -12,7 +12,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from longshore.spec import Health, HealthState, Router, Service
+from longshore.errors import InvalidValue
+from longshore.spec import Health, HealthState, Router, Service, Tls
 from longshore.targets.base import SERVICE_LABEL, Manifest, Ref, Selection
 from longshore.targets.pods import LINGER_SECONDS, container_security, pod_security
 from longshore.targets.workload import deployment_health
@@ -45,6 +46,7 @@ _SETTING_LABEL: Final = "longshore.dev/route-setting"
 _CONFIGURATION: Final = "longshore.dev/nginx.conf"
 _DIRECTORY: Final = "/etc/longshore"
 _MIRROR: Final = "/-/nginx/mirror"
+_CERTIFICATE: Final = "/etc/longshore-tls"
 _PLAIN: Final = Router(kind="nginx")
 # the model server's own limit
 _BODY_LIMIT: Final = "32m"
@@ -59,8 +61,7 @@ error_log stderr warn;
 pid {place}/nginx.pid;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off;
-    server_tokens off;
+{log}    server_tokens off;
 {kept}    client_body_temp_path {place}/body;
     proxy_temp_path {place}/proxy;
     fastcgi_temp_path {place}/fastcgi;
@@ -80,7 +81,7 @@ http {{
 {parts}
     server {{
         listen {listen};
-        default_type application/json;
+{tls}        default_type application/json;
         error_page 404 = @unknown;
         error_page 413 = @too_large;
         error_page 429 = @too_many;
@@ -94,7 +95,7 @@ http {{
         }}
         location @away {{ return 502 '{{"error":"the revision does not answer: come again"}}'; }}
         location @too_slow {{ return 504 '{{"error":"there was no answer within {timeout_seconds} seconds"}}'; }}
-        location = {ready} {{ return 200; }}
+        location = {ready} {{ access_log off; return 200; }}
         location ~ ^/(metrics|admin|static)(/|$) {{ return 404; }}
 {locations}
     }}
@@ -116,6 +117,28 @@ _COPY: Final = """\
         }}"""
 
 
+# with a variable in its path, a certificate is read with each handshake: one that is renewed counts at once
+_TLS: Final = """\
+        ssl_certificate $certificates/tls.crt;
+        ssl_certificate_key $certificates/tls.key;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;
+        ssl_session_cache shared:sessions:2m;
+        ssl_session_tickets off;
+        error_page 497 =308 https://{host}{port}$request_uri;
+"""
+
+_LOG: Final = """\
+    map $status $logged_status { "~^[1-9]" $status; default null; }
+    map $upstream_status $logged_revision { "" ""; default $revision; }
+    map $upstream_response_time $logged_upstream { "~(?<last>[0-9.]+)$" $last; default null; }
+    log_format requests escape=json '{"time":"$time_iso8601","request_id":"$longshore_id",'
+        '"revision":"$logged_revision","method":"$request_method","path":"$uri","status":$logged_status,'
+        '"seconds":$request_time,"upstream_seconds":$logged_upstream,"bytes":$body_bytes_sent}';
+    access_log /dev/stdout requests;
+"""
+
+
 def nginx_configuration(
     shares: Mapping[str, int],
     hosts: Mapping[str, Sequence[str]],
@@ -124,7 +147,9 @@ def nginx_configuration(
     router: Router = _PLAIN,
     salt: str = "",
     listen: str = str(NGINX_PORT),
+    port: int | None = None,
     place: str = "/tmp",  # noqa: S108 - the pod's own
+    certificates: str = _CERTIFICATE,
     user: str | None = None,
     keeps_idle: bool = False,
 ) -> str:
@@ -137,10 +162,13 @@ def nginx_configuration(
         hosts: Hosts of each revision, with their ports if these are not 80; those of the mirrored one, too. Requests go
             to them in turn, and past one that takes no connection.
         mirror: The revision that gets copies, and of how many percent of the requests.
-        router: Who is a client, what it may, and for how long it waits.
+        router: Who is a client, what it may, for how long it waits, and what is logged; with ``tls``, who comes by HTTP
+            is sent to HTTPS.
         salt: Name of the service: clients that keep to a revision are drawn for each service anew.
         listen: Port, or address and port.
+        port: Port that clients of HTTPS use; None is 443.
         place: Directory that it may write to.
+        certificates: Directory of the certificate ``tls.crt`` and its key ``tls.key``.
         user: Who its workers are, where it is started as root.
         keeps_idle: Whether workers that are told to end leave idle connections open for a while, so that no client
             sends into one that closes: Nginx 1.27.4 and later can.
@@ -157,6 +185,8 @@ def nginx_configuration(
         parts.append("limit_req_status 429;")
         # as many again at once, which is what clients do that ask once a second
         more += f"            limit_req zone=clients burst={rate} nodelay;\n"
+    if router.tls is not None:
+        parts.append(f'map "" $certificates {{ default "{certificates}"; }}')
     locations = []
     if mirror is not None:
         revision, percent = mirror
@@ -169,7 +199,9 @@ def nginx_configuration(
         body_limit=_BODY_LIMIT,
         timeout_seconds=router.timeout_seconds,
         client=_client(router.client),
-        listen=listen,
+        listen=listen if router.tls is None else f"{listen} ssl",
+        tls="" if router.tls is None else _tls(router.tls, port),
+        log=_LOG if router.access_log else "    access_log off;\n",
         place=place,
         user="" if user is None else f"user {user};\n",
         kept=f"    keepalive_min_timeout {_KEPT_SECONDS}s;\n" if keeps_idle else "",
@@ -177,6 +209,10 @@ def nginx_configuration(
         parts="\n".join(f"    {part}" for part in parts),
         locations="\n".join([_SERVE.format(more=more), *locations]),
     )
+
+
+def _tls(tls: Tls, port: int | None) -> str:
+    return _TLS.format(host=tls.host or "$host", port="" if port in (None, 443) else f":{port}")
 
 
 def _upstream(revision: str, hosts: Sequence[str]) -> str:
@@ -212,6 +248,8 @@ def nginx_deployment(service: Service, router: Router, configuration: str) -> Ma
     """The Deployment, whose pods have no more than they need and answer until every node knows that they leave."""
     ref = nginx_ref(service)
     selector = {ROUTE_LABEL: service.name}
+    probe = {"path": NGINX_READY, "port": "http", **({} if router.tls is None else {"scheme": "HTTPS"})}
+    mounts, volumes = _certificate(router)
     container: dict[str, Any] = {
         "name": "nginx",
         "image": router.image or NGINX_IMAGE,
@@ -219,13 +257,14 @@ def nginx_deployment(service: Service, router: Router, configuration: str) -> Ma
         "command": ["nginx", "-e", "stderr", "-c", f"{_DIRECTORY}/nginx.conf"],
         "ports": [{"name": "http", "containerPort": NGINX_PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
-        "readinessProbe": {"httpGet": {"path": NGINX_READY, "port": "http"}, "periodSeconds": 1},
-        "livenessProbe": {"httpGet": {"path": NGINX_READY, "port": "http"}, "timeoutSeconds": 5, "failureThreshold": 6},
+        "readinessProbe": {"httpGet": probe, "periodSeconds": 1},
+        "livenessProbe": {"httpGet": probe, "timeoutSeconds": 5, "failureThreshold": 6},
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(LINGER_SECONDS)]}}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "configuration", "mountPath": _DIRECTORY, "readOnly": True},
             {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - the pod's own
+            *mounts,
         ],
         "securityContext": {**container_security(), "readOnlyRootFilesystem": True},
     }
@@ -246,7 +285,7 @@ def nginx_deployment(service: Service, router: Router, configuration: str) -> Ma
             "selector": {"matchLabels": selector},
             "template": {
                 "metadata": {
-                    "labels": {**service.labels, **selector, _SETTING_LABEL: _setting(configuration)},
+                    "labels": {**service.labels, **selector, _SETTING_LABEL: _setting(router, configuration)},
                     "annotations": {_CONFIGURATION: configuration},
                 },
                 "spec": {
@@ -257,6 +296,7 @@ def nginx_deployment(service: Service, router: Router, configuration: str) -> Ma
                     "volumes": [
                         {"name": "configuration", "downwardAPI": {"items": [file]}},
                         {"name": "scratch", "emptyDir": {}},
+                        *volumes,
                     ],
                 },
             },
@@ -264,13 +304,13 @@ def nginx_deployment(service: Service, router: Router, configuration: str) -> Ma
     }
 
 
-def nginx_health(service: Service, configuration: str, observed: Sequence[Manifest]) -> Health:
+def nginx_health(service: Service, router: Router, configuration: str, observed: Sequence[Manifest]) -> Health:
     """Whether all pods share requests out by this configuration, and none by another any more."""
     name = nginx_ref(service).name
     deployment = next((m for m in observed if m["kind"] == "Deployment" and m["metadata"]["name"] == name), None)
     if deployment is None:
         return Health.progressing(f"the Deployment {name} is not there yet")
-    setting = _setting(configuration)
+    setting = _setting(router, configuration)
     if deployment["spec"]["template"]["metadata"]["labels"].get(_SETTING_LABEL) != setting:
         return Health.failed(f"somebody else changed the Deployment {name}: it does not share requests out as asked")
     pods = [m for m in observed if m["kind"] == "Pod" and ROUTE_LABEL in m["metadata"].get("labels", {})]
@@ -282,5 +322,19 @@ def nginx_health(service: Service, configuration: str, observed: Sequence[Manife
     return health
 
 
-def _setting(configuration: str) -> str:
-    return hashlib.sha256(configuration.encode()).hexdigest()[:12]
+def _setting(router: Router, configuration: str) -> str:
+    # another certificate takes other pods, too
+    told = configuration if router.tls is None else f"{router.tls.secret}\n{configuration}"
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
+
+
+def _certificate(router: Router) -> tuple[list[Manifest], list[Manifest]]:
+    """Where the certificate is in the container, and the volume that it comes from; nothing without TLS."""
+    if router.tls is None:
+        return [], []
+    if router.tls.secret is None:
+        raise InvalidValue("Tls.cert_file", router.tls.cert_file, "on Kubernetes the certificate is in a Secret")
+    items = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
+    secret = {"secretName": router.tls.secret, "defaultMode": 0o440, "items": items}
+    mount = {"name": "certificate", "mountPath": _CERTIFICATE, "readOnly": True}
+    return [mount], [{"name": "certificate", "secret": secret}]

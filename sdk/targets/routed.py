@@ -17,6 +17,7 @@ from longshore.targets.routes import (
     route_endpoint,
     route_health,
     route_manifests,
+    route_needs,
     route_objects,
 )
 
@@ -69,8 +70,8 @@ class RoutedTarget:
         return (*self._inner.children(_own(release)), *route_children(release.service))
 
     def needs(self, release: Release) -> Mapping[str, Ref | Need]:
-        """What the platform needs."""
-        return self._inner.needs(_own(release))
+        """What the platform needs, and the Secret of the router's certificate."""
+        return {**self._inner.needs(_own(release)), **route_needs(release.service)}
 
     def revisions(self, service: Service) -> Sequence[Selection]:
         """The platform's objects and the lanes."""

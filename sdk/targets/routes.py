@@ -27,11 +27,13 @@ __all__ = [
     "route_endpoint",
     "route_health",
     "route_manifests",
+    "route_needs",
     "route_objects",
     "shares",
 ]
 
 _PORT: Final = 80
+_TLS_PORT: Final = 443
 _HTTP_ROUTE: Final = ("gateway.networking.k8s.io/v1", "HTTPRoute")
 _VIRTUAL_SERVICE: Final = ("networking.istio.io/v1", "VirtualService")
 
@@ -79,7 +81,12 @@ def route_manifests(release: Release, lane: Lane) -> list[Manifest]:
     service, router = release.service, _router(release.service)
     if router.kind == "nginx":
         address = _service(
-            service, service.name, {nginx.ROUTE_LABEL: service.name}, nginx.NGINX_PORT, port=service.port
+            service,
+            service.name,
+            {nginx.ROUTE_LABEL: service.name},
+            nginx.NGINX_PORT,
+            port=service.port,
+            secure=router.tls is not None,
         )
         return [address, nginx.nginx_deployment(service, router, _configuration(release))]
     largest = max(shares(release).items(), key=lambda item: item[1])[0]
@@ -109,7 +116,7 @@ def route_health(release: Release, observed: Sequence[Manifest]) -> Health:
     """Whether the service's requests are shared out as the release has it."""
     router = _router(release.service)
     if router.kind == "nginx":
-        return nginx.nginx_health(release.service, _configuration(release), observed)
+        return nginx.nginx_health(release.service, router, _configuration(release), observed)
     kind = route_objects(release.service)[1].kind
     route = next((m for m in observed if m["kind"] == kind), None)
     if route is None:
@@ -119,18 +126,25 @@ def route_health(release: Release, observed: Sequence[Manifest]) -> Health:
 
 def route_endpoint(release: Release, lane_endpoint: Endpoint) -> Endpoint:
     """The service's address, and that of the release's own revision."""
-    service, router = release.service, _router(release.service)
-    headers = {"Host": router.hosts[0]} if router.url is not None and router.hosts else {}
-    port = "" if service.port in (None, _PORT) else f":{service.port}"
+    service, router, tls = release.service, _router(release.service), _router(release.service).tls
+    name = f"{service.name}.{service.namespace}.svc.cluster.local"
+    if tls is not None:
+        # it is whose certificate is asked for, too, wherever the address leads
+        headers = {"Host": tls.host or name}
+    else:
+        headers = {"Host": router.hosts[0]} if router.url is not None and router.hosts else {}
+    scheme, usual = ("http", _PORT) if tls is None else ("https", _TLS_PORT)
+    port = "" if service.port in (None, usual) else f":{service.port}"
     return Endpoint(
         name=service.name,
-        url=router.url or f"http://{service.name}.{service.namespace}.svc.cluster.local{port}",
+        url=router.url or f"{scheme}://{name}{port}",
         model=lane_endpoint.model,
         revision=release.revision,
         revision_url=lane_url(release),
         protocols=lane_endpoint.protocols,
         headers=headers,
         takes=lane_endpoint.takes,
+        ca=None if tls is None else tls.ca,
     )
 
 
@@ -138,6 +152,14 @@ def _router(service: Service) -> Router:
     if service.router is None:
         raise InvalidValue("Service.router", None, "a service with routes has a router")
     return service.router
+
+
+def route_needs(service: Service) -> dict[str, Ref]:
+    """The Secret that the objects of :func:`route_manifests` name, by the field that says so."""
+    tls = _router(service).tls
+    if tls is None or tls.secret is None:
+        return {}
+    return {"Router.tls.secret": Ref("v1", "Secret", tls.secret, service.namespace)}
 
 
 def _lane(revision: str) -> str:
@@ -151,8 +173,12 @@ def _service(
     target: int | str,
     *,
     port: int | None = None,
+    secure: bool = False,
     labels: Mapping[str, str] | None = None,
 ) -> Manifest:
+    ports = {"https": port or _TLS_PORT, "http": _PORT} if secure else {"http": port or _PORT}
+    if secure and port == _PORT:
+        del ports["http"]
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -165,7 +191,10 @@ def _service(
         "spec": {
             "type": "ClusterIP",
             "selector": dict(selector),
-            "ports": [{"name": "http", "port": port or _PORT, "targetPort": target, "protocol": "TCP"}],
+            "ports": [
+                {"name": name, "port": number, "targetPort": target, "protocol": "TCP"}
+                for name, number in ports.items()
+            ],
         },
     }
 
@@ -180,6 +209,7 @@ def _configuration(release: Release) -> str:
         (release.revision, mirrored) if mirrored else None,
         router=_router(release.service),
         salt=release.service.name,
+        port=release.service.port,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from harness.certificates import Authority
 from harness.local import Clients, alive, pids
 from harness.nginx import find_nginx
 from harness.penguins import ROW
@@ -21,10 +22,11 @@ from harness.system import Missing, free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 from longshore.cli.app import run
-from longshore.deployment import deploy_model, find_endpoint, promote_service, rollback_service
+from longshore.client import Access
+from longshore.deployment import deploy_model, find_endpoint, predict, promote_service, rollback_service
 from longshore.errors import ConfigError, DeployError
-from longshore.local import LocalRuntime, list_servers, stop
-from longshore.spec import Router, Scaling, Service, Traffic
+from longshore.local import LocalRuntime, list_servers, log_paths, stop
+from longshore.spec import Router, Scaling, Service, Tls, Traffic
 from longshore.targets.base import Ref
 
 SERVICE = Service(name="penguins", router=Router(kind="nginx"))
@@ -234,6 +236,39 @@ def test_the_port_of_the_service_can_change_to_one_that_is_free(models):
         with pytest.raises(DeployError, match=rf"port {taken} of 127\.0\.0\.1.*serves as before"):
             deploy_model(models(1), replace(SERVICE, port=taken))
     assert drawn(done.endpoint.url, 5) == {2.0: 5}
+
+
+def test_a_service_comes_by_https_and_its_clients_know_whom_to_trust(models, home, tmp_path):
+    authority = Authority(tmp_path)
+    files = authority.issue("mine", "penguins", hosts=["models.example.com"])
+    other = authority.issue("other", "penguins", hosts=["models.example.com"])
+    tls = Tls(cert_file=str(files[0]), key_file=str(files[1]), host="models.example.com", ca=authority.pem.decode())
+
+    def secured(number, tls):
+        return deploy_model(models(number), replace(SERVICE, router=Router(kind="nginx", access_log=True, tls=tls)))
+
+    plain = deploy_model(models(1), SERVICE).endpoint
+    with pytest.raises(DeployError, match="key values mismatch.*serves as before"):
+        secured(2, replace(tls, key_file=str(other[1])))
+    with pytest.raises(DeployError, match=r"certificate is not trusted.*Tls\.host.*serves as before"):
+        secured(2, replace(tls, host=None))
+    assert plain.predict([ROW]) == [1.0]
+    secured(2, tls)
+    endpoint = find_endpoint("penguins")
+    assert endpoint.url == plain.url.replace("http:", "https:")
+    assert [server.url for server in list_servers() if server.state == "serving"] == [endpoint.url]
+    assert endpoint.predict([ROW]) == endpoint.predict([ROW], protocol="v2") == [2.0]
+    assert predict(endpoint, [ROW], access=Access(ca_file=authority.certificate)) == [2.0]
+    with pytest.raises(DeployError, match="certificate is not trusted"):
+        replace(endpoint, ca=None).predict([ROW])
+    sent = requests.get(f"{plain.url}/v2", allow_redirects=False, timeout=10)
+    assert (sent.status_code, sent.headers["location"][:27]) == (308, "https://models.example.com:")
+    assert f'"revision":"{endpoint.revision}"' in log_paths("penguins")[-1].read_text()
+    deploy_model(models(1), SERVICE)
+    assert plain.predict([ROW]) == [1.0]
+    # the key is where it was, and nowhere else
+    kept = [path for path in (home / "local").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert not [path for path in kept if b"PRIVATE KEY" in path.read_bytes()]
 
 
 def test_a_service_has_a_router_from_its_first_deploy_on(models):

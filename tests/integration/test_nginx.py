@@ -4,15 +4,22 @@ Starts Nginx and ``python -m longshore.serving`` as processes.
 """
 
 import http.server
+import json
 import os
+import socket
+import ssl
 import string
 import threading
+import warnings
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 import requests
+from harness.certificates import Authority
 from harness.nginx import check_configuration, find_nginx, nginx
 from harness.serving import PREDICT, ROWS, Asking, refused, serving, wait_for
 from harness.system import Missing, free_port
@@ -20,8 +27,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longshore.errors import InvalidValue
-from longshore.spec import Router
-from longshore.targets.nginx import nginx_configuration
+from longshore.spec import Router, Tls
+from longshore.targets.nginx import NGINX_READY, nginx_configuration
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,10 +53,16 @@ def revisions(iris_model, tmp_path_factory):
 @dataclass
 class Front:
     url: str
+    log: Path
 
     def post(self, content=None, path=PREDICT, **options):
         content = {"instances": ROWS} if content is None else content
         return requests.post(f"{self.url}{path}", json=content, timeout=30, **options)
+
+    def lines(self, count) -> list[dict]:
+        """What it has logged of requests."""
+        wait_for(lambda: self.log.read_text().count('{"time"') >= count)
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def drawn(self, count, **options) -> Counter:
         """How often each revision has answered."""
@@ -77,11 +90,14 @@ def front(tmp_path):
             router=Router(kind="nginx", **options),
             salt="iris",
             listen=f"127.0.0.1:{port}",
+            port=port,
             place=str(tmp_path),
+            certificates=str(tmp_path),
+            user="root" if os.geteuid() == 0 else None,
         )
         with nginx(configuration, tmp_path):
             wait_for(lambda: not refused(f"http://127.0.0.1:{port}"))
-            yield Front(f"http://127.0.0.1:{port}")
+            yield Front(f"http://127.0.0.1:{port}", tmp_path / "nginx.log")
 
     return start
 
@@ -188,6 +204,86 @@ def test_what_goes_wrong_is_told_as_json(front, revisions):
         assert "row 0 has 3 values" in nginx_.post({"instances": [[1, 2, 3]]}).json()["error"]
 
 
+def test_each_request_is_a_line_of_json_with_the_revision_that_answered(front, revisions):
+    hosts = {"gone": [f"127.0.0.1:{free_port()}"], **hosts_of(revisions)}
+    with front({"old": 100}, hosts, access_log=True) as nginx_:
+        nginx_.post(headers={"X-Request-ID": "one"}, path=f"{PREDICT}?secret=1")
+        nginx_.post(path='/a"b%0a')
+        requests.get(f"{nginx_.url}/metrics", timeout=30)
+        requests.get(f"{nginx_.url}{NGINX_READY}", timeout=30)
+        with socket.create_connection(("127.0.0.1", int(nginx_.url.rpartition(":")[2]))) as raw:
+            raw.sendall(b"nonsense\r\n\r\n")
+            assert b"400" in raw.recv(1000)
+        served, unknown, hidden, broken = nginx_.lines(4)
+    assert (served["request_id"], served["revision"], served["status"]) == ("one", "old", 200)
+    assert (served["method"], served["path"]) == ("POST", PREDICT)
+    assert 0 < served["upstream_seconds"] < 30
+    assert 0 < served["seconds"] < 30
+    assert served["bytes"] > 0
+    assert datetime.fromisoformat(served["time"]).tzinfo is not None
+    assert (unknown["path"], unknown["revision"], unknown["status"]) == ('/a"b\n', "old", 404)
+    assert (hidden["path"], hidden["revision"], hidden["status"]) == ("/metrics", "", 404)
+    assert hidden["upstream_seconds"] is None
+    assert broken["status"] == 400
+    with front({"gone": 100}, hosts, access_log=True) as nginx_:
+        nginx_.post()
+        (away,) = nginx_.lines(1)
+        assert (away["revision"], away["status"]) == ("gone", 502)
+    with front({"old": 100}, hosts) as nginx_:
+        nginx_.post()
+    assert "{" not in nginx_.log.read_text()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """Vouches for the certificate that Nginx has."""
+    made = Authority(tmp_path)
+    made.issue("tls", "iris", hosts=["127.0.0.1", "models.example.com"])
+    return made
+
+
+def test_clients_come_by_https_and_who_does_not_is_sent_there(front, revisions, authority):
+    with front({"old": 100}, hosts_of(revisions), tls=Tls(secret="any")) as nginx_:
+        plain, secure = nginx_.url, nginx_.url.replace("http:", "https:")
+        trusting = {"verify": str(authority.certificate), "timeout": 30}
+        sent = requests.post(f"{plain}{PREDICT}?a=b", json={"instances": ROWS}, allow_redirects=False, timeout=30)
+        assert (sent.status_code, sent.headers["location"]) == (308, f"{secure}{PREDICT}?a=b")
+        for url in (plain, secure):
+            answer = requests.post(f"{url}{PREDICT}", json={"instances": ROWS}, **trusting)
+            assert answer.json() == {"predictions": [0, 2]}
+        with pytest.raises(requests.exceptions.SSLError):
+            requests.get(f"{secure}/v2", timeout=30)
+
+
+def test_old_protocols_and_ciphers_are_refused_and_a_renewed_certificate_counts_at_once(front, revisions, authority):
+    def shake(version=None, ciphers=None):
+        """The certificate and the protocol of a connection."""
+        context = ssl.create_default_context(cafile=authority.certificate)
+        if version is not None:
+            context.minimum_version = context.maximum_version = version
+        if ciphers is not None:
+            context.set_ciphers(ciphers)
+        with (
+            socket.create_connection(("127.0.0.1", int(nginx_.url.rpartition(":")[2]))) as bare,
+            context.wrap_socket(bare, server_hostname="models.example.com") as secure,
+        ):
+            return secure.getpeercert()["serialNumber"], secure.version()
+
+    with front({"old": 100}, hosts_of(revisions), tls=Tls(secret="any", host="models.example.com")) as nginx_:
+        first, version = shake()
+        assert version == "TLSv1.3"
+        assert shake(ssl.TLSVersion.TLSv1_2)[1] == "TLSv1.2"
+        for refused_ in ({"ciphers": "ECDHE-ECDSA-AES128-SHA"}, {"ciphers": "ALL:@SECLEVEL=0"}):
+            weak = ssl.TLSVersion.TLSv1_2 if "SHA" in refused_["ciphers"] else ssl.TLSVersion.TLSv1_1
+            with pytest.raises(ssl.SSLError), warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                shake(weak, **refused_)
+        authority.issue("tls", "iris", hosts=["models.example.com"])
+        assert shake()[0] != first
+        sent = requests.get(f"{nginx_.url}/v2", allow_redirects=False, timeout=30)
+        assert sent.headers["location"] == f"https://models.example.com:{nginx_.url.rpartition(':')[2]}/v2"
+
+
 @pytest.mark.parametrize("face", ["fastapi", "flask", "django --server=gunicorn", "django --server=daphne"])
 def test_replicas_are_ended_and_replaced_under_load_without_a_failed_request(front, iris_model, tmp_path, face):
     environment = {**os.environ, "LONGSHORE_HOME": str(tmp_path)}
@@ -221,18 +317,32 @@ _NAMES = st.one_of(
     name=_NAMES,
     rate=st.integers(-1, 10**6),
     wait=st.integers(-1, 10**6),
+    host=st.none() | st.from_regex(r"[a-z0-9.-]{1,20}", fullmatch=True) | st.text(string.printable, max_size=30),
+    secret=st.from_regex(r"[a-z0-9.-]{1,20}", fullmatch=True) | st.text(string.printable, max_size=30),
+    port=st.none() | st.integers(1, 65535),
 )
-def test_whatever_is_taken_is_a_configuration_and_nothing_breaks_out_of_it(tmp_path, kind, name, rate, wait):
-    plain = nginx_configuration({"r": 100}, {"r": ["127.0.0.1:1"]}, place=str(tmp_path))
+def test_whatever_is_taken_is_a_configuration_and_nothing_breaks_out_of_it(
+    tmp_path, kind, name, rate, wait, host, secret, port
+):
+    def configured(router):
+        return nginx_configuration(
+            {"r": 100}, {"r": ["127.0.0.1:1"]}, router=router, salt="iris", port=port, place=str(tmp_path)
+        )
+
+    limits = {"sticky": True, "requests_per_second": 1, "access_log": True}
+    plain = configured(Router(kind="nginx", tls=Tls(secret="any"), **limits))
     try:
         router = Router(
-            kind="nginx", client=f"{kind}{name}", sticky=True, requests_per_second=rate, timeout_seconds=wait
+            kind="nginx",
+            client=f"{kind}{name}",
+            timeout_seconds=wait,
+            tls=Tls(secret=secret, host=host),
+            **{**limits, "requests_per_second": rate},
         )
     except InvalidValue:
         return
-    configuration = nginx_configuration(
-        {"r": 100}, {"r": ["127.0.0.1:1"]}, router=router, salt="iris", place=str(tmp_path)
-    )
-    # three directives of the limit, and no others
-    assert configuration.count(";") == plain.count(";") + 3
+    configuration = configured(router)
+    # the same directives, and no others
+    assert configuration.count(";") == plain.count(";")
+    assert configuration.count("{") == plain.count("{")
     check_configuration(configuration, tmp_path)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from longshore.errors import InvalidValue
-from longshore.spec import HealthState, ModelSource, Release, Router, Scaling, Service, Traffic
+from longshore.spec import HealthState, ModelSource, Release, Router, Scaling, Service, Tls, Traffic
 from longshore.targets.local import LocalTarget
 
 MODEL = ModelSource(uri="/models/iris/3", format="sklearn", name="iris", version="3", digest="sha256:" + "0" * 64)
@@ -129,6 +129,22 @@ def test_a_revision_has_the_replicas_that_were_asked_for():
 
     assert replicas() == replicas(min_replicas=0) == 1
     assert replicas(min_replicas=3) == replicas(min_replicas=3, max_replicas=3) == 3
+
+
+def test_a_certificate_is_files_here_and_makes_the_endpoint_one_of_https():
+    with pytest.raises(InvalidValue, match=r"Tls\.secret.*cert_file"):
+        LocalTarget().render(routed(tls=Tls(secret="a")))
+    ca = "-----BEGIN CERTIFICATE-----"
+    wanted = routed(tls=Tls(cert_file="/a.crt", key_file="/a.key", host="iris.example.com", ca=ca))
+    (manifest,) = LocalTarget().render(wanted)
+    assert manifest["spec"]["router"]["tls"] == {
+        "certFile": "/a.crt",
+        "keyFile": "/a.key",
+        "host": "iris.example.com",
+    }
+    endpoint = LocalTarget().endpoint(wanted, observed(revision(), url="https://127.0.0.1:8443"))
+    assert (endpoint.url, endpoint.ca) == ("https://127.0.0.1:8443", ca)
+    assert endpoint.headers == {"Host": "iris.example.com"}
 
 
 def test_copies_need_a_router():

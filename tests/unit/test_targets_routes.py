@@ -6,7 +6,17 @@ from dataclasses import replace
 import pytest
 
 from longshore.errors import InvalidValue
-from longshore.spec import HealthState, KServeOptions, ModelSource, PayloadLogger, Release, Router, Service, Traffic
+from longshore.spec import (
+    HealthState,
+    KServeOptions,
+    ModelSource,
+    PayloadLogger,
+    Release,
+    Router,
+    Service,
+    Tls,
+    Traffic,
+)
 from longshore.targets import target_of
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Ref
 from longshore.targets.nginx import nginx_configuration
@@ -118,6 +128,65 @@ def test_nginx_restarts_when_shares_change_and_not_otherwise():
 
 def http_route(wanted):
     return rendered(wanted)["HTTPRoute", "iris"]["spec"]
+
+
+SECURE = Router(kind="nginx", tls=Tls(secret="iris-tls", ca="-----BEGIN CERTIFICATE-----"))
+
+
+def test_nginx_has_its_certificate_from_a_secret():
+    made = rendered(release(SECURE))
+    pod = made["Deployment", "iris-route"]["spec"]["template"]["spec"]
+    (volume,) = [volume["secret"] for volume in pod["volumes"] if volume["name"] == "certificate"]
+    assert volume["secretName"] == "iris-tls"
+    assert [item["key"] for item in volume["items"]] == ["tls.crt", "tls.key"]
+    (container,) = pod["containers"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "certificate"]
+    assert mount["readOnly"]
+    assert {container[probe]["httpGet"]["scheme"] for probe in ("readinessProbe", "livenessProbe")} == {"HTTPS"}
+    (configuration,) = made["Deployment", "iris-route"]["spec"]["template"]["metadata"]["annotations"].values()
+    assert f'default "{mount["mountPath"]}";' in configuration
+    assert "iris-tls" not in configuration
+    needed = target_of("kserve", routed=True).needs(release(SECURE))
+    assert needed == {"Router.tls.secret": Ref("v1", "Secret", "iris-tls", "prod")}
+
+
+@pytest.mark.parametrize(
+    ("port", "ports", "address"),
+    [
+        (None, {"https": 443, "http": 80}, ""),
+        (8443, {"https": 8443, "http": 80}, ":8443"),
+        (80, {"https": 80}, ":80"),
+    ],
+)
+def test_with_a_certificate_the_address_is_one_of_https(port, ports, address):
+    wanted = release(SECURE)
+    wanted = replace(wanted, service=replace(wanted.service, port=port))
+    spec = rendered(wanted)["Service", "iris"]["spec"]
+    assert {entry["name"]: entry["port"] for entry in spec["ports"]} == ports
+    endpoint = target_of("kserve", routed=True).endpoint(wanted, [])
+    assert endpoint.url == f"https://iris.prod.svc.cluster.local{address}"
+    assert endpoint.headers == {"Host": "iris.prod.svc.cluster.local"}
+    assert endpoint.ca == SECURE.tls.ca
+    # a revision's own address is not the Nginx's
+    assert endpoint.revision_url.startswith("http://")
+    (configuration,) = rendered(wanted)["Deployment", "iris-route"]["spec"]["template"]["metadata"][
+        "annotations"
+    ].values()
+    assert f"=308 https://$host{address}$request_uri;" in configuration
+
+
+def test_another_certificate_takes_other_pods():
+    def labels(secret):
+        wanted = release(replace(SECURE, tls=replace(SECURE.tls, secret=secret)))
+        return rendered(wanted)["Deployment", "iris-route"]["spec"]["template"]["metadata"]["labels"]
+
+    assert labels("a") == labels("a") != labels("b")
+
+
+def test_files_are_no_certificate_on_kubernetes():
+    tls = Tls(cert_file="/a.crt", key_file="/a.key")
+    with pytest.raises(InvalidValue, match=r"Tls\.cert_file.*Secret"):
+        rendered(release(Router(kind="nginx", tls=tls)))
 
 
 def test_what_stands_beside_a_revision_is_not_rendered_again():
