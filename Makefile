@@ -15,7 +15,7 @@ MODEL_LIBRARIES := \(joblib\|lightgbm\|numpy\|pandas\|scikit-learn\|scipy\|xgboo
 
 HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 
-.PHONY: help setup demo test lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
+.PHONY: help setup demo test frameworks lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: lint docs cluster-parts  ## Check, build the docs and run all tests
 		LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon)" \
 		LONGSHORE_TEST_MLSERVER="$$(tools/peer.sh mlserver)" \
 		$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory frameworks PYTEST_ARGS=
+
+frameworks: $(READY)  ## Run the tests with PyTorch, TensorFlow and TorchServe, which the first time are 7 GB to install
+	@"$$(tools/peer.sh frameworks)/python" -m pytest tests/frameworks $(PYTEST_ARGS)
 
 unit: $(READY)  ## Run the pure tests only
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
@@ -82,6 +86,10 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 			--custom-compile-command "make lock" requirements/$$peer.in -o requirements/$$peer.txt; \
 	done
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--extra local --extra onnx --extra tensorflow --extra torchserve \
+		--constraints requirements/dev.txt --overrides requirements/frameworks-overrides.in \
+		--custom-compile-command "make lock" setup.cfg requirements/frameworks.in -o requirements/frameworks.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 		--extra all --constraints requirements/dev.txt \
 		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
 	@for face in fastapi flask django; do \
@@ -99,6 +107,12 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--constraints build/model-libraries.txt \
 		--overrides requirements/image-seldon-overrides.in \
 		--custom-compile-command "make lock" requirements/image-seldon.in -o requirements/image-seldon.txt
+	@for framework in torchserve tensorflow; do \
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+			--extra local --extra $$framework --extra onnx --extra s3 --extra gcs --extra azure \
+			--constraints requirements/dev.txt --custom-compile-command "make lock" \
+			setup.cfg requirements/image.in -o requirements/image-$${framework/torchserve/torch}.txt; \
+	done
 	@for wanted in tests/cluster/images/*/requirements.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \

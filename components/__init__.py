@@ -7,9 +7,9 @@ import importlib
 from typing import Any, Final
 
 _STAGES: Final = {
-    "data": ("load_data", "split_data"),
+    "data": ("load_data", "load_images", "split_data"),
     "validate": ("validate_data", "evaluate_model", "validate_model"),
-    "train": ("train_sklearn",),
+    "train": ("train_sklearn", "train_torch", "train_tensorflow"),
     "register": ("register_model",),
     "package": ("package_model", "package_onnx"),
     "deploy": (

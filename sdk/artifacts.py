@@ -13,6 +13,7 @@ from longshore.errors import ConfigError
 from longshore.spec import Endpoint, ModelSource, to_plain
 
 if TYPE_CHECKING:
+    from longshore.training.networks import TrainedNetwork
     from longshore.validation.curves import RocCurve
     from longshore.validation.evaluate import Confusion
 
@@ -24,6 +25,7 @@ __all__ = [
     "write_classification",
     "write_endpoint",
     "write_model",
+    "write_network",
 ]
 
 _MODEL_KEYS: Final = ("name", "format", "version", "digest")
@@ -64,6 +66,23 @@ def write_model(artifact: Describable, source: ModelSource, **facts: Any) -> Non
             artifact.metadata[key] = value
     artifact.metadata["framework"] = source.format
     artifact.metadata.update(to_plain(facts))
+
+
+def write_network(artifact: Describable, metrics: Any, trained: TrainedNetwork, digest: str) -> None:
+    """Describe a trained network and what was measured of it.
+
+    Args:
+        artifact: The model's artifact.
+        metrics: A ``kfp.dsl.Metrics``.
+        trained: The network.
+        digest: Digest of its directory.
+    """
+    card, course = trained.card, trained.course
+    source = ModelSource(uri=artifact.uri, format=card.format, name="model", digest=digest)
+    facts = {"task": card.task, "estimator": card.estimator, "rows": card.rows, "data_digest": card.data_digest}
+    write_model(artifact, source, **facts, epochs=len(course.epochs), best_epoch=course.best)
+    for name, value in {"epochs": len(course.epochs), "best_epoch": course.best, **course.metrics}.items():
+        metrics.log_metric(name, float(value))
 
 
 def read_model(artifact: Described) -> ModelSource:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kfp import dsl
@@ -18,40 +18,54 @@ from kfp.dsl.python_component import PythonComponent
 from longshore._version import __version__
 from longshore.errors import InvalidValue
 
-__all__ = ["IMAGE", "IMAGE_ENV", "PACKAGES_ENV", "UncachedComponent", "component", "image"]
+__all__ = ["IMAGE", "IMAGES", "IMAGE_ENV", "PACKAGES_ENV", "UncachedComponent", "component", "image"]
 
 IMAGE: Final = f"ghcr.io/longshore/longshore-python:{__version__}"
 """The image that steps run in: longshore and all its extras, nothing left to install."""
+
+IMAGES: Final[Mapping[str, str]] = {
+    "python": IMAGE,
+    "torch": f"ghcr.io/longshore/longshore-torch:{__version__}",
+    "tensorflow": f"ghcr.io/longshore/longshore-tensorflow:{__version__}",
+}
+"""The images by what is in them besides; those of deep learning are too large for every step to start in."""
 
 IMAGE_ENV: Final = "LONGSHORE_IMAGE"
 PACKAGES_ENV: Final = "LONGSHORE_PACKAGES_TO_INSTALL"
 
 
-def image() -> str:
-    """The image for the pipelines compiled by this process: ``LONGSHORE_IMAGE``, else :data:`IMAGE`."""
-    value = os.environ.get(IMAGE_ENV) or IMAGE
+def image(kind: str = "python") -> str:
+    """An image for the pipelines compiled by this process.
+
+    Args:
+        kind: One of :data:`IMAGES`. The environment variable ``LONGSHORE_IMAGE`` names another ``python``,
+            ``LONGSHORE_TORCH_IMAGE`` another ``torch`` and ``LONGSHORE_TENSORFLOW_IMAGE`` another ``tensorflow``.
+    """
+    variable = IMAGE_ENV if kind == "python" else f"LONGSHORE_{kind.upper()}_IMAGE"
+    value = os.environ.get(variable) or IMAGES[kind]
     if any(c.isspace() or ord(c) < 32 for c in value):
-        raise InvalidValue(IMAGE_ENV, value, "use an image reference without white space")
+        raise InvalidValue(variable, value, "use an image reference without white space")
     return value
 
 
-def component(function: Callable[..., Any] | None = None, *, cached: bool = True) -> Any:
+def component(function: Callable[..., Any] | None = None, *, cached: bool = True, kind: str = "python") -> Any:
     """Declare a pipeline step.
 
     Args:
         function: The step; its signature becomes the component's interface, its docstring the documentation.
         cached: False for a step that changes the world (register, deploy): Kubeflow then never skips it.
+        kind: The image that it runs in, one of :data:`IMAGES`.
 
     Returns:
         The component. Its image is :func:`image`; nothing is installed at run time unless
         ``LONGSHORE_PACKAGES_TO_INSTALL`` (comma-separated requirements) was set when it was declared.
     """
     if function is None:
-        return functools.partial(component, cached=cached)
+        return functools.partial(component, cached=cached, kind=kind)
     packages = [p.strip() for p in os.environ.get(PACKAGES_ENV, "").split(",") if p.strip()]
     built = dsl.component(
         function,
-        base_image=image(),
+        base_image=image(kind),
         install_kfp_package=False,
         packages_to_install=packages or None,
     )

@@ -6,9 +6,10 @@ scheme is fsspec's, with the package that fsspec asks for (``longshore[s3]``, ``
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
@@ -17,7 +18,18 @@ from urllib.parse import unquote, urlsplit
 from longshore.errors import InvalidValue, MissingExtra, StorageError
 from longshore.spec.checks import check_uri
 
-__all__ = ["copy_tree", "fetch_directory", "is_local", "join", "local_path", "open_read", "replace_directory"]
+__all__ = [
+    "copy_tree",
+    "delete_file",
+    "fetch_directory",
+    "is_local",
+    "join",
+    "local_path",
+    "open_read",
+    "read_tree",
+    "replace_directory",
+    "write_file",
+]
 
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "az": "azure", "abfss": "azure"}
 
@@ -86,6 +98,85 @@ def open_read(uri: str) -> Iterator[IO[bytes]]:
         raise StorageError(f"{uri}: not allowed to read it ({error.strerror or error})") from error
 
 
+def write_file(uri: str, content: bytes) -> None:
+    """Write a file so that it appears whole or not at all, also if the machine dies meanwhile.
+
+    Raises:
+        StorageError: If it could not be written; what was there before still is.
+    """
+    try:
+        if not is_local(uri):
+            fs, path = _filesystem(uri)
+            # object stores show an object once all of it is there
+            fs.pipe_file(path, content)
+            return
+        target = local_path(uri)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{target.name}.", dir=target.parent, delete=False) as stream:
+            work = Path(stream.name)
+            try:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+                work.replace(target)
+            except BaseException:
+                work.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise StorageError(f"{uri} could not be written: {error.strerror or error}") from error
+
+
+def delete_file(uri: str) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        StorageError: If it could not be deleted.
+    """
+    try:
+        if is_local(uri):
+            local_path(uri).unlink(missing_ok=True)
+            return
+        fs, path = _filesystem(uri)
+        fs.rm_file(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StorageError(f"{uri} could not be deleted: {error.strerror or error}") from error
+
+
+def read_tree(uri: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+    """The files of a directory and all its subdirectories: path below the directory, and content.
+
+    Args:
+        uri: The directory.
+        wanted: Given the path below it, says whether to read a file.
+
+    Raises:
+        StorageError: If there is no such directory, or a file cannot be read.
+    """
+    try:
+        if is_local(uri):
+            base = local_path(uri)
+            if not base.is_dir():
+                raise StorageError(f"{uri}: no such directory{_seen_from(uri)}")
+            for path in sorted(base.rglob("*")):
+                name = path.relative_to(base).as_posix()
+                if wanted(name) and path.is_file():
+                    yield name, path.read_bytes()
+            return
+        fs, root = _filesystem(uri)
+        root = root.rstrip("/")
+        found = fs.find(root)
+        if not found:
+            raise StorageError(f"{uri}: nothing is stored there")
+        for path in sorted(found):
+            name = path.lstrip("/").removeprefix(root.lstrip("/")).lstrip("/")
+            if wanted(name):
+                yield name, fs.cat_file(path)
+    except OSError as error:
+        raise StorageError(f"{uri} could not be read: {error.strerror or error}") from error
+
+
 def _seen_from(uri: str) -> str:
     if not is_local(uri) or local_path(uri).is_absolute():
         return ""
@@ -140,8 +231,13 @@ def fetch_directory(uri: str, scratch: Path) -> Path:
     return target
 
 
-def copy_tree(source: Path, target_uri: str) -> str:
+def copy_tree(source: Path, target_uri: str, *, last: str | None = None) -> str:
     """Copy a local directory to a path or URI and return that place as a URI.
+
+    Args:
+        source: The directory.
+        target_uri: Where to.
+        last: A file of it that is copied after all others, so that where it is the rest is too.
 
     Raises:
         StorageError: If it could not be written; a local target is then as it was before.
@@ -153,8 +249,9 @@ def copy_tree(source: Path, target_uri: str) -> str:
         return str(target)
     fs, path = _filesystem(target_uri)
     try:
-        for file in sorted(p for p in source.rglob("*") if p.is_file()):
-            fs.put_file(str(file), f"{path.rstrip('/')}/{file.relative_to(source).as_posix()}")
+        names = sorted(p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file())
+        for name in sorted(names, key=lambda name: name == last):
+            fs.put_file(str(source / name), f"{path.rstrip('/')}/{name}")
     except OSError as error:
         raise StorageError(f"{target_uri} could not be written: {error}") from error
     return target_uri

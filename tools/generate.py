@@ -117,7 +117,8 @@ GENERATORS = {
 
 def main(arguments: list[str]) -> None:
     """Run one generator, into its place in the repository or into another folder."""
-    for name in ("LONGSHORE_IMAGE", "LONGSHORE_PACKAGES_TO_INSTALL"):
+    images = ("LONGSHORE_IMAGE", "LONGSHORE_TORCH_IMAGE", "LONGSHORE_TENSORFLOW_IMAGE")
+    for name in (*images, "LONGSHORE_PACKAGES_TO_INSTALL"):
         os.environ.pop(name, None)
     generate, place = GENERATORS[arguments[0]]
     generate(Path(arguments[1]) if len(arguments) > 1 else place)

@@ -11,15 +11,16 @@ from longshore._lazy import load
 
 if TYPE_CHECKING:
     from longshore.packaging.arrays import MatrixReader, take_arrays
-    from longshore.packaging.card import Column, FeatureBins, ModelCard, Signature, bin_index
+    from longshore.packaging.bins import bin_counts
+    from longshore.packaging.card import Column, FeatureBins, Feed, ModelCard, Signature, bin_index
     from longshore.packaging.direct import predict_directly
-    from longshore.packaging.frame import bin_counts, columns_to_frame, conform, frame_to_rows, rows_to_frame
+    from longshore.packaging.frame import columns_to_frame, conform, frame_to_rows, rows_to_frame
+    from longshore.packaging.loading import LoadedModel, load_model
     from longshore.packaging.model import (
-        LoadedModel,
         directory_digest,
-        load_model,
         package_model,
         read_card,
+        save_files,
         save_model,
         save_onnx,
         verify,
@@ -27,22 +28,15 @@ if TYPE_CHECKING:
 
 _HOME: Final = {
     **dict.fromkeys(("MatrixReader", "take_arrays"), "longshore.packaging.arrays"),
-    **dict.fromkeys(("Column", "FeatureBins", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"),
-    "predict_directly": "longshore.packaging.direct",
     **dict.fromkeys(
-        ("bin_counts", "columns_to_frame", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"
+        ("Column", "FeatureBins", "Feed", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"
     ),
+    "bin_counts": "longshore.packaging.bins",
+    "predict_directly": "longshore.packaging.direct",
+    **dict.fromkeys(("columns_to_frame", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"),
+    **dict.fromkeys(("LoadedModel", "load_model"), "longshore.packaging.loading"),
     **dict.fromkeys(
-        (
-            "LoadedModel",
-            "directory_digest",
-            "load_model",
-            "package_model",
-            "read_card",
-            "save_model",
-            "save_onnx",
-            "verify",
-        ),
+        ("directory_digest", "package_model", "read_card", "save_files", "save_model", "save_onnx", "verify"),
         "longshore.packaging.model",
     ),
 }
@@ -50,6 +44,7 @@ _HOME: Final = {
 __all__ = [
     "Column",
     "FeatureBins",
+    "Feed",
     "LoadedModel",
     "MatrixReader",
     "ModelCard",
@@ -65,6 +60,7 @@ __all__ = [
     "predict_directly",
     "read_card",
     "rows_to_frame",
+    "save_files",
     "save_model",
     "save_onnx",
     "take_arrays",

@@ -18,7 +18,7 @@ from longshore.packaging.frame import PLAIN_NUMBERS, rows_to_frame
 
 if TYPE_CHECKING:
     from longshore.packaging.card import Signature
-    from longshore.packaging.model import LoadedModel
+    from longshore.packaging.loading import LoadedModel
 
 __all__ = ["MatrixReader", "take_arrays"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import pairwise
@@ -24,6 +24,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Column",
     "FeatureBins",
+    "Feed",
     "Kind",
     "Label",
     "ModelCard",
@@ -31,10 +32,11 @@ __all__ = [
     "Task",
     "as_text",
     "bin_index",
+    "check_image_shape",
     "unix_seconds",
 ]
 
-Kind = Literal["number", "integer", "boolean", "category", "date", "text"]
+Kind = Literal["number", "integer", "boolean", "category", "date", "text", "image"]
 Task = Literal["classification", "regression"]
 Label = str | int | float | bool
 
@@ -46,6 +48,7 @@ MAX_CATEGORIES: Final = 200
 
 _KINDS: Final[tuple[str, ...]] = get_args(Kind)
 _TASKS: Final[tuple[str, ...]] = get_args(Task)
+_CHANNELS: Final = (1, 3, 4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +58,18 @@ class Column:
     Args:
         name: Name as in the training data.
         kind: What its values are.
-        nullable: Whether the training data had missing values in it. Missing values are accepted either way.
+        nullable: Whether the training data had missing values in it. Missing values are accepted either way, except
+            for pictures.
         categories: The values seen in training, sorted; None for other kinds than ``category``.
+        shape: Height and width in pixels, and channels (1 grey, 3 red-green-blue, 4 with transparency), which every
+            picture is brought to; None for other kinds than ``image``.
     """
 
     name: str
     kind: Kind
     nullable: bool
     categories: tuple[str, ...] | None = None
+    shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -75,6 +82,21 @@ class Column:
             raise InvalidValue(
                 "Column.categories", f"{len(self.categories)} values", f"use at most {MAX_CATEGORIES}, or kind 'text'"
             )
+        if (self.kind == "image") != (self.shape is not None):
+            raise InvalidValue("Column.shape", self.shape, "give it for the kind 'image', and only then")
+        if self.shape is not None:
+            check_image_shape("Column.shape", self.shape)
+
+
+def check_image_shape(field_name: str, shape: Sequence[int]) -> None:
+    """Refuse what is not height, width and channels of a picture.
+
+    Raises:
+        InvalidValue: If it is not.
+    """
+    whole = all(isinstance(size, int) and not isinstance(size, bool) and size > 0 for size in shape)
+    if len(shape) != 3 or not whole or shape[2] not in _CHANNELS:
+        raise InvalidValue(field_name, list(shape), "use height, width and channels (1, 3 or 4), such as [224, 224, 3]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +138,10 @@ class Signature:
 class FeatureBins:
     """How the values of one feature were spread in the training data; what drift is measured against.
 
-    Numbers and dates (as Unix seconds, UTC) have ``len(edges) + 1`` bins, bin *i* holding
-    ``edges[i - 1] <= value < edges[i]``, and a last one for missing values. The other kinds have one bin for each
-    of ``categories``, one for every other value, and a last one for missing values.
+    Numbers, dates (as Unix seconds, UTC) and pictures (as their mean brightness, from 0 to 255) have
+    ``len(edges) + 1`` bins, bin *i* holding ``edges[i - 1] <= value < edges[i]``, and a last one for missing values. So
+    has free text, by its length in characters. The other kinds have one bin for each of ``categories``, one for every
+    other value, and a last one for missing values.
 
     Args:
         name: The feature.
@@ -143,7 +166,7 @@ class FeatureBins:
     @property
     def ordered(self) -> bool:
         """Whether the bins are intervals and not single values."""
-        return self.kind in ("number", "integer", "date")
+        return self.kind in ("number", "integer", "date", "image") or bool(self.edges)
 
     @property
     def size(self) -> int:
@@ -166,6 +189,23 @@ class FeatureBins:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Feed:
+    """A tensor that a neural network takes, and the columns that it is made of; see :mod:`longshore.packaging.feeds`.
+
+    Args:
+        name: Its name in the model's file.
+        columns: The columns, in order; one, unless the tensor holds a whole table.
+        datatype: ``FP64``, ``INT64``, ``UINT8`` or ``BYTES``, as V2 names them.
+        shape: Its dimensions for one row; empty for a single value.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    datatype: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """All that is known of a trained model besides its weights.
 
@@ -181,6 +221,7 @@ class ModelCard:
         data_digest: Digest of the training data's content.
         rows: Rows trained on.
         libraries: Versions of the libraries that matter to loading the model.
+        feeds: The tensors that a neural network takes, in its order; none for models that take tables.
         files: Digest of every other file of the directory, by relative path.
         schema_version: Version of this layout.
     """
@@ -196,6 +237,7 @@ class ModelCard:
     data_digest: str
     rows: int
     libraries: Mapping[str, str]
+    feeds: tuple[Feed, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -242,6 +284,7 @@ def _nested(content: Mapping[str, Any]) -> dict[str, Any]:
         "signature": Signature(**_tuples(signature)),
         "baseline": tuple(FeatureBins(**_tuples(bins)) for bins in content["baseline"]),
         "example": tuple(dict(row) for row in content["example"]),
+        "feeds": tuple(Feed(**_tuples(feed)) for feed in content.get("feeds", ())),
     }
 
 
@@ -273,7 +316,8 @@ def bin_index(bins: FeatureBins, value: Any) -> int:
 
     Args:
         bins: Bins of the value's feature.
-        value: A scalar as in a request: number, boolean, string, ISO date; None and NaN are missing.
+        value: A scalar as in a request: number, boolean, string, ISO date; None and NaN are missing. Of a picture,
+            its mean brightness.
 
     Returns:
         Index into ``bins.counts``.
@@ -281,6 +325,7 @@ def bin_index(bins: FeatureBins, value: Any) -> int:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return bins.size - 1
     if bins.ordered:
-        return bisect_right(bins.edges, unix_seconds(value) if bins.kind == "date" else float(value))
+        measures: Mapping[str, Callable[[Any], float]] = {"date": unix_seconds, "text": len}
+        return bisect_right(bins.edges, measures.get(bins.kind, float)(value))
     text = str(bool(value)) if bins.kind == "boolean" else as_text(value)
     return bins.categories.index(text) if text in bins.categories else len(bins.categories)

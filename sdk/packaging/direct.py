@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from longshore.packaging.model import LoadedModel
+    from longshore.packaging.loading import LoadedModel
 
 __all__ = ["DirectClassifier", "DirectModel", "predict_directly"]
 

@@ -10,9 +10,11 @@ boolean             ``float64``: 1.0, 0.0, NaN where missing
 category, text      ``object`` of ``str``, NaN where missing
 date                ``datetime64[us]``, UTC without a zone, NaT where missing (microseconds
                     rather than nanoseconds, so that a year such as 9999 has its place)
+image               ``object`` of ``uint8`` arrays, height x width x channels, all of the column's
+                    shape (:mod:`longshore.packaging.images`)
 ==================  ==========================================================================
 
-Missing values are accepted in every column: the models impute them.
+Missing values are accepted in every column but pictures: the models impute them.
 """
 
 from __future__ import annotations
@@ -29,12 +31,11 @@ import numpy as np
 import pandas as pd
 
 from longshore.errors import DataError, InputError
-from longshore.packaging.card import Column, FeatureBins, Signature, as_text
+from longshore.packaging.card import Column, Signature, as_text
+from longshore.packaging.images import image_text, read_image
 
 __all__ = [
     "PLAIN_NUMBERS",
-    "bin_counts",
-    "bin_indices",
     "columns_to_frame",
     "conform",
     "frame_to_rows",
@@ -54,6 +55,7 @@ _EXPECTED: Final = {
     "date": "an ISO 8601 date such as 2024-05-17 or 2024-05-17T08:30:00Z",
 }
 
+_OBJECTS: Final = frozenset({"category", "text", "image"})
 _NANOSECOND_YEARS: Final = (1678, 2261)
 
 Problem = tuple[int, str]
@@ -104,7 +106,7 @@ def _to_frame(
     for column in signature.inputs:
         if column.name in values:
             raw = values[column.name]
-            if isinstance(raw, np.ndarray) and column.kind not in ("number", "integer"):
+            if isinstance(raw, np.ndarray) and column.kind not in ("number", "integer", "image"):
                 raw = raw.tolist()
             array, wrong = _CONVERT[column.kind](column, raw)
             series[column.name] = _series(array, column)
@@ -295,6 +297,16 @@ def _far_date(text: str | None, pattern: str) -> np.datetime64:
     return np.datetime64("NaT", "us")
 
 
+def _images(column: Column, values: Any) -> tuple[Any, list[Problem]]:
+    array, problems = np.empty(len(values), dtype=object), []
+    for row, value in enumerate(values):
+        try:
+            array[row] = read_image(value, column.shape or ())
+        except ValueError as error:
+            problems.append((row, str(error)))
+    return array, problems
+
+
 _CONVERT: Final[Mapping[str, Callable[[Column, Any], tuple[Any, list[Problem]]]]] = {
     "number": _numbers,
     "integer": _numbers,
@@ -302,12 +314,13 @@ _CONVERT: Final[Mapping[str, Callable[[Column, Any], tuple[Any, list[Problem]]]]
     "category": _strings,
     "text": _strings,
     "date": _dates,
+    "image": _images,
 }
 
 
 def _series(array: Any, column: Column) -> pd.Series[Any]:
     # without a dtype pandas 3 would turn strings into its own string type
-    return pd.Series(array, dtype=object if column.kind in ("category", "text") else None, copy=False)
+    return pd.Series(array, dtype=object if column.kind in _OBJECTS else None, copy=False)
 
 
 def frame_to_rows(signature: Signature, frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -318,7 +331,7 @@ def frame_to_rows(signature: Signature, frame: pd.DataFrame) -> list[dict[str, A
         frame: A table with the signature's columns; others are left out.
 
     Returns:
-        A mapping per row; dates as ISO 8601, missing values as None.
+        A mapping per row; dates as ISO 8601, pictures as PNG files in base64, missing values as None.
 
     Raises:
         DataError: If columns are missing or hold other values than the signature says.
@@ -333,6 +346,7 @@ def _plain_values(column: Column, series: pd.Series[Any]) -> list[Any]:
         "integer": int,
         "boolean": bool,
         "date": lambda value: value.isoformat(),
+        "image": image_text,
     }
     to_plain = convert.get(column.kind, lambda value: value)
     return [None if missing else to_plain(value) for value, missing in zip(series, series.isna(), strict=True)]
@@ -369,6 +383,8 @@ def _conform_column(column: Column, series: pd.Series[Any]) -> pd.Series[Any]:
         return _conform_boolean(column, series)
     if column.kind == "date":
         return _conform_date(column, series)
+    if column.kind == "image":
+        return _conform_image(column, series)
     return _conform_string(series)
 
 
@@ -422,49 +438,13 @@ def _conform_string(series: pd.Series[Any]) -> pd.Series[Any]:
     return pd.Series(values, index=series.index, dtype=object)
 
 
-def bin_indices(bins: FeatureBins, series: pd.Series[Any]) -> np.ndarray:
-    """The bin of each value of a conformed column; for single values see :func:`longshore.packaging.card.bin_index`.
-
-    Args:
-        bins: Bins of the column.
-        series: The column, as :func:`conform` or :func:`rows_to_frame` gives it.
-
-    Returns:
-        Indices into ``bins.counts``.
-    """
-    last = bins.size - 1
-    if bins.ordered:
-        values = _seconds(series) if bins.kind == "date" else series.to_numpy(dtype=np.float64)
-        return np.where(np.isnan(values), last, np.searchsorted(bins.edges, values, side="right"))
-    if bins.kind == "boolean":
-        numbers = series.to_numpy(dtype=np.float64)
-        known = {"True": 1.0, "False": 0.0}
-        result = np.where(np.isnan(numbers), last, len(bins.categories))
-        for index, category in enumerate(bins.categories):
-            result[numbers == known[category]] = index
-        return result
-    index_of = {category: index for index, category in enumerate(bins.categories)}
-    other = len(bins.categories)
-    return np.array(
-        [index_of.get(value, other) if isinstance(value, str) else last for value in series.to_numpy()], dtype=np.intp
-    )
-
-
-def _seconds(series: pd.Series[Any]) -> np.ndarray:
-    moments = series.to_numpy().astype("datetime64[us]")
-    return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e6)
-
-
-def bin_counts(baseline: Sequence[FeatureBins], frame: pd.DataFrame) -> dict[str, list[int]]:
-    """How many rows of a conformed frame fall in each bin of each feature.
-
-    Args:
-        baseline: Bins of the features, as the model card has them.
-        frame: A conformed frame.
-
-    Returns:
-        A list of counts by feature, as long as the feature's ``counts``.
-    """
-    return {
-        bins.name: np.bincount(bin_indices(bins, frame[bins.name]), minlength=bins.size).tolist() for bins in baseline
-    }
+def _conform_image(column: Column, series: pd.Series[Any]) -> pd.Series[Any]:
+    values = [None if gone else value for value, gone in zip(series, series.isna(), strict=True)]
+    array, problems = _images(column, values)
+    if problems:
+        row, what = problems[0]
+        raise DataError(
+            f"column {column.name!r} should hold a picture in each row; {len(problems)} of {len(series)} do not, the "
+            f"first in row {row}: {what}"
+        )
+    return pd.Series(array, index=series.index, dtype=object)

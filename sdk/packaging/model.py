@@ -1,57 +1,51 @@
-"""Model directories on disk: write, digest, verify, load, and copy to a repository.
-
-Loading a model runs code that the file holds (it is a pickle). The digest is checked first, but a digest only
-shows that a file is the one that was recorded: load models from places that you trust.
-"""
+"""Model directories on disk: write, digest, verify, and copy to a repository."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import logging
 import pickle
 import stat
 import tempfile
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 from longshore import storage
-from longshore.errors import DataError, DigestMismatch, MissingExtra, ModelError, StorageError
+from longshore.errors import DigestMismatch, ModelError, StorageError
 from longshore.packaging.card import ModelCard
 from longshore.spec import ModelSource
 from longshore.spec.checks import check_dns_label
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
 __all__ = [
     "CARD_FILE",
+    "EXPORT_FILE",
     "MODEL_FILE",
-    "LoadedModel",
+    "ONNX_FILE",
+    "SAVED_MODEL_FILE",
+    "SCRIPT_FILE",
+    "TOKENIZER_FILE",
+    "checked_file",
     "directory_digest",
-    "load_model",
     "package_model",
     "read_card",
+    "save_files",
     "save_model",
     "save_onnx",
+    "verified_card",
     "verify",
 ]
 
 CARD_FILE: Final = "model.json"
 MODEL_FILE: Final = "model.joblib"
-
-_ONNX_FILE: Final = "model.onnx"
-_OPTIONAL_LIBRARIES: Final = {"xgboost": "xgboost", "lightgbm": "lightgbm", "onnxruntime": "onnx"}
+ONNX_FILE: Final = "model.onnx"
+EXPORT_FILE: Final = "model.pt2"
+SCRIPT_FILE: Final = "model.pt"
+SAVED_MODEL_FILE: Final = "saved_model.pb"
+TOKENIZER_FILE: Final = "tokenizer.json"
 
 # joblib.load reads plain pickles too; the protocol is pinned so that a later default does not change digests
 _PICKLE_PROTOCOL: Final = 5
-
-_log = logging.getLogger(__name__)
 
 
 def save_model(directory: Path, model: Any, card: ModelCard) -> str:
@@ -69,14 +63,15 @@ def save_model(directory: Path, model: Any, card: ModelCard) -> str:
         StorageError: If it could not be written, a full disk among the reasons.
         ModelError: If the model cannot be pickled.
     """
-    with storage.replace_directory(directory) as work:
-        path = work / MODEL_FILE
+
+    def write(work: Path) -> None:
         try:
-            with path.open("wb") as stream:
+            with (work / MODEL_FILE).open("wb") as stream:
                 pickle.dump(model, stream, protocol=_PICKLE_PROTOCOL)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise ModelError(f"the model {type(model).__name__} cannot be stored: {error}") from error
-        return _complete(work, path, card)
+
+    return save_files(directory, write, card)
 
 
 def save_onnx(directory: Path, content: bytes, card: ModelCard) -> str:
@@ -93,17 +88,28 @@ def save_onnx(directory: Path, content: bytes, card: ModelCard) -> str:
     Raises:
         StorageError: If it could not be written.
     """
+    return save_files(directory, lambda work: (work / ONNX_FILE).write_bytes(content), card)
+
+
+def save_files(directory: Path, write: Callable[[Path], object], card: ModelCard) -> str:
+    """Write a model directory of any files: whole, or not at all.
+
+    Args:
+        directory: Where to; what is there is replaced.
+        write: Writes the model's files into the folder that it is given.
+        card: Its card; ``files`` is filled in here.
+
+    Returns:
+        The directory's digest.
+
+    Raises:
+        StorageError: If it could not be written.
+    """
     with storage.replace_directory(directory) as work:
-        path = work / _ONNX_FILE
-        path.write_bytes(content)
-        return _complete(work, path, card)
-
-
-def _complete(work: Path, path: Path, card: ModelCard) -> str:
-    """Write the card beside the model's file; gives the digest of both."""
-    card = replace(card, files={path.name: _file_digest(path)})
-    (work / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
-    return directory_digest(work)
+        write(work)
+        card = replace(card, files={name: _file_digest(path) for name, path in _files(work)})
+        (work / CARD_FILE).write_text(card.to_json(), encoding="utf-8")
+        return directory_digest(work)
 
 
 def _stream_digest(stream: IO[bytes]) -> str:
@@ -185,10 +191,11 @@ def verify(directory: Path, digest: str | None = None) -> None:
         DigestMismatch: If a file or the whole has other content.
         ModelError: If a file is missing, is not in the card, or is a link.
     """
-    _verified_card(directory, digest)
+    verified_card(directory, digest)
 
 
-def _verified_card(directory: Path, digest: str | None) -> tuple[ModelCard, str]:
+def verified_card(directory: Path, digest: str | None) -> tuple[ModelCard, str]:
+    """What :func:`verify` does; gives the card, and the digest that the directory has."""
     _check_directory(directory)
     try:
         actual = {name: _file_digest(path) for name, path in _files(directory)}
@@ -210,137 +217,26 @@ def _verified_card(directory: Path, digest: str | None) -> tuple[ModelCard, str]
     return card, found
 
 
+def checked_file(directory: Path, card: ModelCard, name: str) -> bytes:
+    """The very bytes that were checked, even if the file changes meanwhile.
+
+    Raises:
+        DigestMismatch: If it has changed.
+        ModelError: If the card names no such file.
+    """
+    if name not in card.files:
+        raise ModelError(f"{directory} has no {name}: its format is {card.format!r}, which cannot be loaded here")
+    content = (directory / name).read_bytes()
+    actual = "sha256:" + hashlib.sha256(content).hexdigest()
+    if actual != card.files[name]:
+        raise DigestMismatch(str(directory / name), card.files[name], actual)
+    return content
+
+
 def _check_names(directory: Path, card: ModelCard) -> None:
     for name in card.files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ModelError(f"{directory / CARD_FILE} names a file outside of the directory: {name}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A verified model, ready to predict.
-
-    Args:
-        model: The fitted estimator, or what has its ``predict`` and, for probabilities, ``predict_proba``.
-        card: Its card.
-        directory: Where it was loaded from.
-        digest: Digest that the directory had then.
-    """
-
-    model: Any
-    card: ModelCard
-    directory: Path
-    digest: str | None = None
-
-    def predict(self, frame: pd.DataFrame | np.ndarray, *, conformed: bool = False) -> np.ndarray:
-        """Predict one value for each row.
-
-        Args:
-            frame: Rows with the model's columns; the target and ignored columns may be present.
-            conformed: The frame comes from :func:`longshore.packaging.frame.conform` or ``rows_to_frame``, which
-                then is not done again; or it is an array, of a model that takes those
-                (:func:`longshore.packaging.arrays.take_arrays`).
-
-        Returns:
-            Labels as in the training data, or numbers.
-
-        Raises:
-            DataError: If there are no rows, or columns or values do not fit the signature.
-        """
-        result: np.ndarray = self.model.predict(frame if conformed else self._conform(frame))
-        return result
-
-    def predict_proba(self, frame: pd.DataFrame | np.ndarray, *, conformed: bool = False) -> np.ndarray | None:
-        """Probabilities, a column for each of ``card.signature.classes``; None where the model has none.
-
-        Args:
-            frame: As for :meth:`predict`.
-            conformed: As for :meth:`predict`.
-
-        Raises:
-            DataError: If there are no rows, or columns or values do not fit the signature.
-        """
-        if self.card.task != "classification" or not hasattr(self.model, "predict_proba"):
-            return None
-        result: np.ndarray = self.model.predict_proba(frame if conformed else self._conform(frame))
-        return result
-
-    def _conform(self, frame: pd.DataFrame | np.ndarray) -> pd.DataFrame:
-        import pandas as pd
-
-        from longshore.packaging.frame import conform
-
-        if not isinstance(frame, pd.DataFrame):
-            raise DataError(f"a table with the model's columns is needed, not {type(frame).__name__}")
-        if frame.empty:
-            raise DataError("there are no rows to predict")
-        return conform(self.card.signature, frame)
-
-
-def load_model(directory: Path, digest: str | None = None) -> LoadedModel:
-    """Verify a model directory and load it.
-
-    Args:
-        directory: The model directory.
-        digest: The recorded digest; give it wherever it is known.
-
-    Raises:
-        DigestMismatch: If the content is not what was recorded; nothing of it has been run then.
-        MissingExtra: If a library that the model needs is not installed.
-        ModelError: If the directory is incomplete or the model cannot be loaded.
-    """
-    card, found = _verified_card(directory, digest)
-    _check_libraries(directory, card)
-    name = _ONNX_FILE if card.format == "onnx" else MODEL_FILE
-    if name not in card.files:
-        raise ModelError(f"{directory} has no {name}: its format is {card.format!r}, which cannot be loaded here")
-    path = directory / name
-    # the very bytes that were checked are loaded, even if the file changes meanwhile
-    content = path.read_bytes()
-    actual = "sha256:" + hashlib.sha256(content).hexdigest()
-    if actual != card.files[name]:
-        raise DigestMismatch(str(path), card.files[name], actual)
-    if card.format == "onnx":
-        from longshore.packaging.onnx import load_onnx
-
-        return LoadedModel(model=load_onnx(content, card, str(path)), card=card, directory=directory, digest=found)
-    return LoadedModel(model=_unpickle(path, content), card=card, directory=directory, digest=found)
-
-
-def _unpickle(path: Path, content: bytes) -> Any:
-    import joblib
-
-    try:
-        with warnings.catch_warnings():
-            # _check_libraries has told it in clearer words
-            warnings.filterwarnings("ignore", module="sklearn", message="Trying to unpickle")
-            return joblib.load(io.BytesIO(content))
-    except ModuleNotFoundError as error:
-        raise ModelError(f"{path} needs the module {error.name!r}, which is not installed here") from error
-    except Exception as error:
-        raise ModelError(
-            f"{path} could not be loaded ({type(error).__name__}: {error}): "
-            "the versions of its libraries in model.json and those installed here may be too far apart"
-        ) from error
-
-
-def _check_libraries(directory: Path, card: ModelCard) -> None:
-    for package, extra in _OPTIONAL_LIBRARIES.items():
-        if package in card.libraries and find_spec(package) is None:
-            raise MissingExtra(f"the model {directory}", package, extra)
-    recorded = card.libraries.get("scikit-learn")
-    if recorded is None:
-        return
-    import sklearn
-
-    if sklearn.__version__ != recorded:
-        _log.warning(
-            "The model %s was trained with scikit-learn %s and is loaded with %s: "
-            "predictions may differ; install the same version to be safe.",
-            directory,
-            recorded,
-            sklearn.__version__,
-        )
 
 
 def package_model(source: ModelSource, repository: str, *, name: str, version: str) -> ModelSource:
@@ -378,13 +274,13 @@ def package_model(source: ModelSource, repository: str, *, name: str, version: s
                 )
             uri = str(storage.local_path(target).absolute()) if storage.is_local(target) else target
         else:
-            uri = storage.copy_tree(local, target)
+            uri = storage.copy_tree(local, target, last=CARD_FILE)
             verify(storage.fetch_directory(uri, Path(scratch, "copy")), digest)
         return replace(result, uri=uri, digest=digest)
 
 
 def _is_stored(uri: str) -> bool:
-    # the card sorts last, so it is uploaded last: where it is, the rest is too
+    # the card is uploaded last: where it is, the rest is too
     try:
         with storage.open_read(storage.join(uri, CARD_FILE)):
             return True

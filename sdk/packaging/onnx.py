@@ -11,6 +11,8 @@ What its outputs mean, the file does not say. The card does, in ``parameters``, 
 ``scores``           of each class, whatever their range; the highest one wins
 ``value``            the number, of a regression
 ===================  =====================================================================================
+
+A neural network that was trained here is fed otherwise: the card lists its tensors (``feeds``).
 """
 
 from __future__ import annotations
@@ -18,15 +20,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from longshore.errors import InputError, MissingExtra, ModelError
 from longshore.packaging.card import Kind, ModelCard, Signature
+from longshore.packaging.network import PROBABILITIES, VALUE, NetworkRegressor, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from longshore.packaging.feeds import FeedReader
 
 __all__ = ["MAPS", "OnnxClassifier", "OnnxFile", "OnnxModel", "OnnxRegressor", "Tensor", "load_onnx"]
 
@@ -170,12 +176,19 @@ class OnnxFile:
             feeds = {
                 name: array.reshape(-1, 1) if len(places[name].shape) == 2 else array for name, array in arrays.items()
             }
+        return self.answer(output, feeds)
+
+    def answer(self, output: str, feeds: Mapping[str, np.ndarray]) -> Any:
+        """One output for tensors as the file takes them.
+
+        Raises:
+            ModelError: If the model fails.
+        """
         try:
-            (answer,) = self._session.run([output], feeds)
+            (answer,) = self._session.run([output], dict(feeds))
         except Exception as error:
-            raise ModelError(
-                f"{self._where} fails on {len(next(iter(arrays.values())))} rows: {_short(error)}"
-            ) from error
+            rows = len(next(iter(feeds.values())))
+            raise ModelError(f"{self._where} fails on {rows} rows: {_short(error)}") from error
         return answer
 
 
@@ -262,19 +275,27 @@ class OnnxRegressor(OnnxModel):
         return np.asarray(self._file.run(self._outputs["value"], self._columns(frame)), dtype=np.float64).reshape(-1)
 
 
-def load_onnx(content: bytes, card: ModelCard, where: str) -> OnnxModel:
+def load_onnx(
+    content: bytes, card: ModelCard, where: str, reader: FeedReader | None = None
+) -> OnnxModel | NetworkRegressor:
     """The model of a packaged file.
 
     Args:
         content: The file's bytes, checked against the card.
         card: The card.
         where: The file, for messages.
+        reader: Makes the tensors of a neural network that was trained here.
 
     Raises:
         MissingExtra: If onnxruntime is not installed.
         ModelError: If the file cannot be loaded or does not fit its card.
     """
     file, outputs = OnnxFile(content, where), dict(card.parameters)
+    if reader is not None:
+        output = VALUE if card.task == "regression" else PROBABILITIES
+        if output not in {tensor.name for tensor in file.outputs}:
+            raise ModelError(f"{where} has no output {output!r}")
+        return as_model(partial(file.answer, output), reader, card, where)
     file.columns(card.signature.names)
     if missing := sorted(set(outputs.values()) - {tensor.name for tensor in file.outputs}):
         raise ModelError(f"{where} has no output {', '.join(map(repr, missing))}, which its card names")

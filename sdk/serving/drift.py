@@ -17,6 +17,9 @@ __all__ = ["BinCounter"]
 _ROWS: Final = 4096
 """Rows that are kept until somebody looks. Many at once are counted in little more time than one."""
 
+_ROWS_OF_PICTURES: Final = 64
+"""The same, where each is large."""
+
 
 class BinCounter:
     """Counts rows by feature and bin. It can be used from several threads at once.
@@ -31,7 +34,8 @@ class BinCounter:
         self._baseline, self._names, self._counts = baseline, names, counts
         self._lock = threading.Lock()
         self._kept: list[pd.DataFrame | np.ndarray] = []
-        self._rows, self._limit = 0, _ROWS
+        pictures = any(bins.kind == "image" for bins in baseline)
+        self._rows, self._limit = 0, _ROWS_OF_PICTURES if pictures else _ROWS
 
     def add(self, features: pd.DataFrame | np.ndarray) -> None:
         """Have rows counted, at once or later.

@@ -134,6 +134,10 @@ def _column_schema(column: Column) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": [_JSON_TYPES.get(column.kind, "string"), "null"]}
     if column.kind == "date":
         schema["description"] = "A date as ISO 8601, such as 2024-05-17 or 2024-05-17T08:30:00Z."
+    if column.kind == "image":
+        height, width, _ = column.shape or (0, 0, 0)
+        schema["type"] = "string"
+        schema["description"] = f"A picture's file (PNG, JPEG) in base64; it is scaled to {width} x {height} pixels."
     if column.categories:
         shown = ", ".join(column.categories[:_SHOWN_CATEGORIES])
         more = len(column.categories) - _SHOWN_CATEGORIES

@@ -5,8 +5,8 @@ It knows no web framework and no gRPC; a face routes requests here and carries s
 first half of them, for a face that asks the model in its own way.
 
 Sources: kserve.github.io/website (V1), github.com/kserve/open-inference-protocol (V2, REST). V2 tensors are one for
-each column, of shape ``[n]`` or ``[n, 1]``; the outputs are named as MLServer's are, ``predict`` and
-``predict_proba``.
+each column, of shape ``[n]`` or ``[n, 1]``; pictures can also be pixels ``[n, height, width, channels]``. The outputs
+are named as MLServer's are, ``predict`` and ``predict_proba``.
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def _tensors(inputs: Sequence[Mapping[str, Any]], signature: Signature) -> dict[
     for tensor in inputs:
         if tensor["name"] in tensors:
             raise RequestError(400, f"input {tensor['name']!r} is there twice: send one tensor for each column")
-        tensors[tensor["name"]] = _flat(tensor, len(signature.names))
+        tensors[tensor["name"]] = _flat(tensor, signature)
     _check_columns(tensors, signature)
     if len({len(values) for values in tensors.values()}) != 1:
         lengths = ", ".join(f"{name!r} has {len(values)}" for name, values in tensors.items())
@@ -291,12 +291,15 @@ def _tensors(inputs: Sequence[Mapping[str, Any]], signature: Signature) -> dict[
     return tensors
 
 
-def _flat(tensor: Mapping[str, Any], columns: int) -> Sequence[Any] | np.ndarray:
+def _flat(tensor: Mapping[str, Any], signature: Signature) -> Sequence[Any] | np.ndarray:
     data, shape = tensor["data"], tensor.get("shape")
     flat: Sequence[Any] | np.ndarray = data
     if isinstance(data, list):
         flat = [cell[0] if isinstance(cell, list) and len(cell) == 1 else cell for cell in data]
     if shape not in ([len(flat)], [len(flat), 1]):
+        if (pixels := _pixels(tensor, signature)) is not None:
+            return pixels
+        columns = len(signature.names)
         whole = f", or one for all, of shape [n, {columns}]" if columns > 1 else ""
         raise RequestError(
             400,
@@ -304,6 +307,20 @@ def _flat(tensor: Mapping[str, Any], columns: int) -> Sequence[Any] | np.ndarray
             f"send one tensor for each column, of shape [n] or [n, 1]{whole}",
         )
     return flat
+
+
+def _pixels(tensor: Mapping[str, Any], signature: Signature) -> np.ndarray | None:
+    """Pictures as one tensor of their pixels; None if it is no such tensor."""
+    shapes = [list(column.shape) for column in signature.inputs if column.name == tensor["name"] and column.shape]
+    shape = tensor.get("shape")
+    if not shapes or not isinstance(shape, list) or shape[1:] != shapes[0]:
+        return None
+    try:
+        return np.asarray(tensor["data"], dtype=np.float64).reshape(shape)
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            400, f"input {tensor['name']!r}: its values do not fit the shape {shape}: {error}"
+        ) from error
 
 
 def _check_columns(present: Mapping[str, Any], signature: Signature) -> None:

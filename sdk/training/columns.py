@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from longshore.errors import DataError
+from longshore.packaging.bins import bin_indices, measures
 from longshore.packaging.card import MAX_CATEGORIES, Column, FeatureBins, Kind, Task, as_text
-from longshore.packaging.frame import bin_indices, read_dates
+from longshore.packaging.frame import read_dates
+from longshore.packaging.images import encode_image
 
 __all__ = [
     "InferredColumns",
@@ -44,7 +46,8 @@ def settle_types(frame: pd.DataFrame) -> pd.DataFrame:
     """Bring each column to one of: ``int64``, ``float64``, ``bool``/``boolean``, ``datetime64[us]``, ``object`` of str.
 
     Strings that are all ISO 8601 dates become dates (UTC, without a zone); a column that mixes numbers and strings
-    becomes strings; anything nested becomes its text.
+    becomes strings; anything nested becomes its text. Pictures are ``object`` of bytes: files as they are, those of
+    Hugging Face's data sets (``{"bytes": ..., "path": ...}``) too, and arrays of pixels as PNG.
 
     Args:
         frame: Any table; it is not changed.
@@ -102,6 +105,8 @@ def _settle_objects(series: pd.Series[Any]) -> pd.Series[Any]:
         return pd.Series(np.nan, index=series.index, dtype="float64")
     if types <= {bool, np.bool_}:
         return series.astype("boolean")
+    if (pictures := _pictures(present, types)) is not None:
+        return pictures.reindex(series.index)
     if all(issubclass(t, (int, float, Decimal, np.number)) and t is not bool for t in types):
         numbers = pd.to_numeric(series.astype("float64") if Decimal in types else series)
         return _settle(numbers) if numbers.dtype != object else series.astype("float64")
@@ -116,6 +121,17 @@ def _settle_objects(series: pd.Series[Any]) -> pd.Series[Any]:
         index=series.index,
         dtype=object,
     )
+
+
+def _pictures(present: pd.Series[Any], types: set[type]) -> pd.Series[Any] | None:
+    """Pictures as the bytes of their files; None if they are no pictures."""
+    if types <= {bytes, bytearray}:
+        return present.map(bytes).astype(object)
+    if types == {dict} and all(isinstance(value.get("bytes"), bytes) for value in present):
+        return present.map(lambda value: value["bytes"]).astype(object)
+    if types == {np.ndarray} and all(value.dtype == np.uint8 and value.ndim in (2, 3) for value in present):
+        return present.map(encode_image).astype(object)
+    return None
 
 
 def parse_dates(series: pd.Series[Any], pattern: str = "ISO8601") -> pd.Series[Any]:
@@ -152,9 +168,12 @@ def require_column(frame: pd.DataFrame, name: str, role: str) -> None:
 def column_kind(series: pd.Series[Any]) -> Kind:
     """Kind of a column whose type is settled.
 
-    Strings are a ``category`` up to 200 distinct values, and ``text`` beyond, or where most values differ.
+    Strings are a ``category`` up to 200 distinct values, and ``text`` beyond, or where most values differ; bytes are
+    pictures.
     """
     dtype = series.dtype
+    if dtype.kind == "O" and any(isinstance(value, bytes) for value in series.dropna().head(1)):
+        return "image"
     if pd.api.types.is_bool_dtype(dtype):
         return "boolean"
     if pd.api.types.is_datetime64_dtype(dtype):
@@ -181,16 +200,19 @@ class InferredColumns:
     left_out: dict[str, str]
 
 
-def infer_columns(frame: pd.DataFrame, target: str, *, exclude: Collection[str] = ()) -> InferredColumns:
+def infer_columns(
+    frame: pd.DataFrame, target: str, *, exclude: Collection[str] = (), required: bool = True
+) -> InferredColumns:
     """Tell what can be learned from.
 
-    Left out, and logged, are columns without any value, and strings of which nearly each row has its own (ids, free
-    text): a model could only learn the rows by heart.
+    Left out, and logged, are columns without any value, strings of which nearly each row has its own (ids, free
+    text), as a model could only learn the rows by heart, and pictures.
 
     Args:
         frame: A table with settled types.
         target: Column to be predicted.
         exclude: Columns that the user does not want to be learned from.
+        required: Whether there has to be one.
 
     Raises:
         DataError: If ``exclude`` names a column that is not there, or nothing is left.
@@ -211,7 +233,7 @@ def infer_columns(frame: pd.DataFrame, target: str, *, exclude: Collection[str] 
         kind = column_kind(series)
         categories = tuple(sorted(series.dropna().unique())) if kind == "category" else None
         columns.append(Column(name=name, kind=kind, nullable=bool(series.isna().any()), categories=categories))
-    if not columns:
+    if required and not columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "there is no other column"
         raise DataError(f"there is no column to learn from besides the target {target!r} ({reasons})")
     return InferredColumns(columns=tuple(columns), left_out=left_out)
@@ -221,7 +243,10 @@ def _why_left_out(series: pd.Series[Any]) -> str | None:
     present = series.count()
     if present == 0:
         return "all its values are missing"
-    if column_kind(series) == "text" and series.nunique() > _ID_LIKE_SHARE * present:
+    kind = column_kind(series)
+    if kind == "image":
+        return "it holds pictures, which train_torch and train_tensorflow learn from"
+    if kind == "text" and series.nunique() > _ID_LIKE_SHARE * present:
         return f"it looks like an id or free text ({series.nunique()} different values in {present} rows)"
     return None
 
@@ -250,7 +275,8 @@ def infer_task(target: pd.Series[Any]) -> Task:
 def make_bins(column: Column, series: pd.Series[Any]) -> FeatureBins:
     """Bins of a conformed column and how many rows fall in each.
 
-    Numbers and dates are cut at their deciles, or between their distinct values where there are at most ten.
+    Numbers, dates and the brightness of pictures are cut at their deciles, or between their distinct values where there
+    are at most ten; so is the length of texts that nearly all differ.
 
     Args:
         column: The column.
@@ -258,8 +284,8 @@ def make_bins(column: Column, series: pd.Series[Any]) -> FeatureBins:
     """
     edges: tuple[float, ...] = ()
     categories: tuple[str, ...] = ()
-    if column.kind in ("number", "integer", "date"):
-        edges = _edges(series)
+    if column.kind in ("number", "integer", "date", "image") or _is_free_text(column, series):
+        edges = _edges(measures(column.kind, series))
     elif column.kind == "boolean":
         categories = ("False", "True")
     else:
@@ -273,10 +299,12 @@ def make_bins(column: Column, series: pd.Series[Any]) -> FeatureBins:
     )
 
 
-def _edges(series: pd.Series[Any]) -> tuple[float, ...]:
-    values: Any = series.dropna().to_numpy()
-    if values.dtype.kind == "M":
-        values = values.astype("datetime64[us]").astype(np.int64) / 1e6
+def _is_free_text(column: Column, series: pd.Series[Any]) -> bool:
+    return column.kind == "text" and series.nunique() > _ID_LIKE_SHARE * series.count()
+
+
+def _edges(measured: np.ndarray) -> tuple[float, ...]:
+    values = measured[~np.isnan(measured)]
     distinct = np.unique(values)
     if len(distinct) <= _MAX_BINS:
         return tuple(map(float, distinct[1:]))

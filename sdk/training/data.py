@@ -291,7 +291,7 @@ def table_digest(frame: pd.DataFrame) -> str:
 
     It is SHA-256 over, for each column, a JSON line with its name and type, then the values: numbers and dates (in
     microseconds) as little-endian 64-bit words with one NaN for all missing ones, booleans as bytes (2 for missing),
-    strings as a JSON array.
+    strings as a JSON array, pictures as the length of each (-1 for missing) and then their bytes.
     """
     digest = hashlib.sha256()
     settled = settle_types(frame)
@@ -313,5 +313,9 @@ def _canonical(series: pd.Series[Any]) -> tuple[str, bytes]:
         numbers = series.to_numpy(dtype="<f8").copy()
         numbers[np.isnan(numbers)] = np.nan
         return "number", numbers.tobytes()
+    if any(isinstance(value, bytes) for value in series):
+        files = [value if isinstance(value, bytes) else None for value in series]
+        lengths = np.array([-1 if file is None else len(file) for file in files], dtype="<i8")
+        return "image", lengths.tobytes() + b"".join(file or b"" for file in files)
     texts = [value if isinstance(value, str) else None for value in series]
     return "string", json.dumps(texts).encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from longshore.errors import TrainingError
 from longshore.packaging.card import Task
+from longshore.training.imports import import_path
 
 __all__ = ["DEFAULT_ESTIMATORS", "build_estimator", "estimator_task", "import_estimator"]
 
@@ -20,7 +20,6 @@ DEFAULT_ESTIMATORS: Final[Mapping[Task, str]] = {
 }
 """What is trained where no estimator is named: good on small and middling tables without tuning."""
 
-_EXTRAS: Final = {"sklearn": "train", "xgboost": "xgboost", "lightgbm": "lightgbm"}
 _TYPO: Final = 0.8
 
 
@@ -33,18 +32,7 @@ def import_estimator(path: str) -> type:
     Raises:
         TrainingError: If it cannot be imported or is not a class with ``fit`` and ``predict``.
     """
-    module_name, _, name = path.rpartition(".")
-    if not module_name or not all(part.isidentifier() for part in path.split(".")):
-        raise TrainingError(
-            f"estimator = {path!r} is not an import path: write module and class, "
-            "such as 'sklearn.ensemble.RandomForestClassifier'"
-        )
-    found = getattr(_import_module(path, module_name), name, None)
-    if found is None:
-        module = importlib.import_module(module_name)
-        close = get_close_matches(name, [n for n in dir(module) if not n.startswith("_")], n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "check the name in the library's documentation"
-        raise TrainingError(f"estimator = {path!r}: the module {module_name} has no {name!r}; {hint}")
+    found = import_path("estimator", path, example="sklearn.ensemble.RandomForestClassifier")
     if not (isinstance(found, type) and all(hasattr(found, part) for part in ("fit", "predict", "get_params"))):
         what = "a module" if isinstance(found, ModuleType) else f"a {type(found).__name__}"
         raise TrainingError(
@@ -52,25 +40,6 @@ def import_estimator(path: str) -> type:
             f"needed, this is {'a class without them' if isinstance(found, type) else what}"
         )
     return found
-
-
-def _import_module(path: str, module_name: str) -> ModuleType:
-    root = module_name.partition(".")[0]
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name == root and root in _EXTRAS:
-            hint = f"pip install 'longshore[{_EXTRAS[root]}]'"
-        elif error.name and module_name.startswith(error.name) and error.name != root:
-            hint = "check the module's name in the library's documentation"
-        else:
-            hint = f"install the package that brings {error.name!r}"
-        raise TrainingError(f"estimator = {path!r} cannot be imported: {error}; {hint}") from error
-    except Exception as error:
-        raise TrainingError(
-            f"estimator = {path!r} cannot be imported: importing {module_name} failed with "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def estimator_task(estimator: type) -> Task | None:

@@ -8,26 +8,31 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline
 
 from longshore._version import __version__
-from longshore.errors import ConfigError, DataError, TrainingError
-from longshore.packaging.card import Column, Label, ModelCard, Signature, Task, as_text
-from longshore.packaging.frame import conform, frame_to_rows
-from longshore.training.columns import infer_columns, infer_task, make_bins, require_column, settle_types
+from longshore.errors import TrainingError
+from longshore.packaging.card import Column, ModelCard, Signature, Task
+from longshore.packaging.frame import conform
+from longshore.training.columns import infer_columns, infer_task, make_bins, settle_types
+from longshore.training.common import (
+    as_labels,
+    check_target,
+    check_task_and_seed,
+    classes_of,
+    example_rows,
+    plain_parameters,
+    with_target,
+)
 from longshore.training.data import table_digest
 from longshore.training.estimators import DEFAULT_ESTIMATORS, build_estimator, estimator_task, import_estimator
 from longshore.training.preprocess import LabelEncodedClassifier, make_preprocessor
 
 __all__ = ["TrainedModel", "train_sklearn"]
-
-_TASKS: Final = ("auto", *get_args(Task))
-_EXAMPLE_ROWS: Final = 2
-_MAX_SHOWN_CLASSES: Final = 10
 
 _log = logging.getLogger(__name__)
 
@@ -81,21 +86,18 @@ def train_sklearn(
             column to learn from.
         TrainingError: If the estimator cannot be imported, built or fitted, or is made for another task.
     """
-    if task not in _TASKS:
-        raise ConfigError(f"task = {task!r} is not known: use one of {', '.join(_TASKS)}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed = {seed!r} is not valid: use a whole number from 0 to 4294967295")
+    check_task_and_seed(task, seed)
     table = settle_types(frame)
-    labelled = _with_target(table, target)
+    labelled = with_target(table, target)
     inferred = infer_columns(labelled, target, exclude=exclude)
     chosen, settled_task = _choose(estimator, task, labelled[target])
     built = build_estimator(chosen[0], chosen[1], parameters or {}, seed=seed)
-    labels = _labels(labelled[target], settled_task)
+    labels = as_labels(labelled[target], settled_task)
     signature = Signature(
         inputs=inferred.columns,
         task=settled_task,
         target=target,
-        classes=_classes(labels, target) if settled_task == "classification" else None,
+        classes=classes_of(labels, target) if settled_task == "classification" else None,
         ignored=tuple(inferred.left_out),
     )
     features = _intern(conform(signature, labelled), inferred.columns)
@@ -104,11 +106,11 @@ def train_sklearn(
         format="sklearn",
         task=settled_task,
         estimator=chosen[0],
-        parameters=_plain(parameters or {}),
+        parameters=plain_parameters(parameters or {}),
         seed=seed,
         signature=signature,
         baseline=tuple(make_bins(column, features[column.name]) for column in inferred.columns),
-        example=_example(signature, features),
+        example=example_rows(signature, features),
         data_digest=table_digest(table),
         rows=len(labelled),
         libraries=_libraries(chosen[1]),
@@ -122,18 +124,6 @@ def train_sklearn(
     return TrainedModel(model=model, card=card, report=report)
 
 
-def _with_target(table: pd.DataFrame, target: str) -> pd.DataFrame:
-    if table.empty:
-        raise DataError("the table has no rows: there is nothing to learn from")
-    require_column(table, target, "target")
-    labelled = table[table[target].notna()].reset_index(drop=True)
-    if labelled.empty:
-        raise DataError(f"the target column {target!r} has no value in any of the {len(table)} rows")
-    if missing := len(table) - len(labelled):
-        _log.warning("%d of %d rows have no value in the target %r and are left out.", missing, len(table), target)
-    return labelled
-
-
 def _choose(estimator: str | None, task: str, target: pd.Series[Any]) -> tuple[tuple[str, type], Task]:
     told = infer_task(target)
     wanted = None if task == "auto" else cast("Task", task)
@@ -144,35 +134,8 @@ def _choose(estimator: str | None, task: str, target: pd.Series[Any]) -> tuple[t
         raise TrainingError(f"{path} is made for {made_for}, but task is {wanted!r}: change one of them")
     settled = wanted or made_for or told
     where = f"task is {settled!r}" if wanted else f"{path} is made for {settled}"
-    numeric = target.dtype.kind in "if"
-    if settled == "regression" and not numeric:
-        raise TrainingError(
-            f"{where}, but the target {target.name!r} holds classes such as {target.iloc[0]!r}: use a classifier"
-        )
-    if settled == "classification" and numeric and _is_continuous(target):
-        raise TrainingError(
-            f"{where}, but the target {target.name!r} holds {target.nunique()} different numbers such as "
-            f"{target.iloc[0]!r}: use a regressor"
-        )
+    check_target(target, settled, where, use={"classification": "a classifier", "regression": "a regressor"})
     return (path, found), settled
-
-
-def _is_continuous(target: pd.Series[Any]) -> bool:
-    values = target.to_numpy(dtype=np.float64)
-    return bool((values != np.floor(values)).any()) or 2 * target.nunique() > len(target)
-
-
-def _labels(target: pd.Series[Any], task: Task) -> np.ndarray:
-    if task == "regression":
-        numbers = target.to_numpy(dtype=np.float64)
-        if not np.isfinite(numbers).all():
-            raise DataError(f"the target column {target.name!r} holds infinite numbers: drop those rows first")
-        return numbers
-    if pd.api.types.is_bool_dtype(target.dtype):
-        return target.to_numpy(dtype=bool)
-    if target.dtype.kind == "f":
-        return target.to_numpy(dtype=np.int64)
-    return target.map(sys.intern).to_numpy(dtype=object) if target.dtype == object else target.to_numpy()
 
 
 def _intern(features: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
@@ -182,15 +145,6 @@ def _intern(features: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
         if column.kind in ("category", "text"):
             features[column.name] = features[column.name].map(sys.intern, na_action="ignore").astype(object)
     return features
-
-
-def _classes(labels: np.ndarray, target: str) -> tuple[Label, ...]:
-    classes = tuple(np.unique(labels).tolist())
-    if len(classes) < 2:
-        raise DataError(
-            f"the target column {target!r} has one class only ({classes[0]!r}): at least two are needed to tell apart"
-        )
-    return classes
 
 
 def _fit(
@@ -215,26 +169,6 @@ def _fit(
     for text in told:
         _log.warning("%s: %s", path, text)
     return model, told
-
-
-def _example(signature: Signature, features: pd.DataFrame) -> tuple[Mapping[str, Any], ...]:
-    complete = features[features.notna().all(axis=1)]
-    return tuple(frame_to_rows(signature, (complete if len(complete) else features).head(_EXAMPLE_ROWS)))
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON; what JSON cannot hold is told by its type, since a repr may hold an address."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not np.isfinite(value):
-        return as_text(value) if np.isnan(value) else ("inf" if value > 0 else "-inf")
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _libraries(estimator: type) -> dict[str, str]:

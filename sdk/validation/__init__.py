@@ -12,6 +12,7 @@ from longshore._lazy import load
 if TYPE_CHECKING:
     from longshore.validation.evaluate import Evaluation
     from longshore.validation.gate import Verdict, judge
+    from longshore.validation.learning import course_html
     from longshore.validation.report import report_html
     from longshore.validation.schema import DataReport, validate_table
     from longshore.validation.stored import evaluate_stored, judge_stored
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME: Final = {
     "Evaluation": "longshore.validation.evaluate",
     **dict.fromkeys(("Verdict", "judge"), "longshore.validation.gate"),
+    "course_html": "longshore.validation.learning",
     "report_html": "longshore.validation.report",
     **dict.fromkeys(("DataReport", "validate_table"), "longshore.validation.schema"),
     **dict.fromkeys(("evaluate_stored", "judge_stored"), "longshore.validation.stored"),
@@ -28,6 +30,7 @@ __all__ = [
     "DataReport",
     "Evaluation",
     "Verdict",
+    "course_html",
     "evaluate_stored",
     "judge",
     "judge_stored",

@@ -18,7 +18,7 @@ from longshore.errors import MissingExtra
 from longshore.validation.curves import Calibration, RocCurve
 from longshore.validation.predictions import Array, FloatArray
 
-__all__ = ["COLOURS", "calibration_chart", "histogram_chart", "roc_chart", "scatter_chart"]
+__all__ = ["COLOURS", "calibration_chart", "course_chart", "histogram_chart", "roc_chart", "scatter_chart"]
 
 COLOURS: Final = ("#2f6db3", "#c8553d", "#3a8f5c", "#8a5fb0", "#b8860b", "#4c9aa8", "#7d8794")
 """One per curve, told apart by most people who see few colours."""
@@ -161,6 +161,26 @@ def histogram_chart(values: FloatArray, *, label: str) -> str:
         axes.set_xlabel(label)
         axes.set_ylabel("Rows")
         axes.yaxis.get_major_locator().set_params(integer=True)
+    return svg[0]
+
+
+def course_chart(lines: Sequence[Sequence[float]], *, label: str, marked: int) -> str:
+    """What was measured in each epoch, in the order of :data:`COLOURS`.
+
+    Args:
+        lines: Values from the first epoch on, for each line.
+        label: Fixed words, not from data.
+        marked: Number of the epoch that stands out.
+    """
+    svg: list[str] = []
+    with _axes(svg) as axes:
+        axes.axvline(marked, color=_GUIDE, linewidth=1.2)
+        for values, colour in zip(lines, COLOURS, strict=False):
+            marker = "o" if len(values) == 1 else ""
+            axes.plot(range(1, len(values) + 1), values, color=colour, linewidth=1.6, marker=marker, markersize=4)
+        axes.set_xlabel("Epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return svg[0]
 
 

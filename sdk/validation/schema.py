@@ -218,7 +218,7 @@ def check_table(frame: pd.DataFrame, *, target: str, schema: pa.DataFrameSchema 
 def _facts(series: pd.Series[Any]) -> ColumnFacts:
     present = series.dropna()
     kind = column_kind(series)
-    if present.empty:
+    if present.empty or kind == "image":
         shown = ""
     elif kind in ("number", "integer", "date"):
         shown = f"{_plain(present.min())} to {_plain(present.max())}"
@@ -288,7 +288,7 @@ def _column_warnings(series: pd.Series[Any]) -> Iterator[str]:
         yield f"Column {name!r} has only one value: nothing can be learned from it."
     elif present.nunique() == len(series) and column_kind(series) in ("text", "integer"):
         yield f"Column {name!r} is different in every row: if it is an id, exclude it."
-    if present.dtype == object:
+    if present.dtype == object and column_kind(series) != "image":
         numeric = float(pd.to_numeric(present, errors="coerce").notna().mean())
         if _MIXED[0] < numeric < _MIXED[1]:
             yield f"Column {name!r} mixes numbers ({numeric:.0%}) and words: it is read as categories."

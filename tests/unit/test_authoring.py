@@ -4,7 +4,7 @@ import pytest
 import yaml
 from kfp import compiler, dsl
 
-from longshore.authoring import IMAGE, IMAGE_ENV, PACKAGES_ENV, component
+from longshore.authoring import IMAGE, IMAGE_ENV, IMAGES, PACKAGES_ENV, component
 from longshore.errors import InvalidValue
 
 
@@ -34,6 +34,14 @@ def test_a_step_runs_in_our_image_without_pip(tmp_path, monkeypatch):
 def test_the_image_can_be_ones_own(tmp_path, monkeypatch):
     monkeypatch.setenv(IMAGE_ENV, "registry.example.com/team/longshore-python:7")
     assert container(compiled(component(step), tmp_path))["image"] == "registry.example.com/team/longshore-python:7"
+
+
+@pytest.mark.parametrize("kind", ["torch", "tensorflow"])
+def test_deep_learning_has_images_of_its_own(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv(IMAGE_ENV, "registry.example.com/team/longshore-python:7")
+    assert container(compiled(component(kind=kind)(step), tmp_path))["image"] == IMAGES[kind]
+    monkeypatch.setenv(f"LONGSHORE_{kind.upper()}_IMAGE", "registry.example.com/team/deep:7")
+    assert container(compiled(component(kind=kind)(step), tmp_path))["image"] == "registry.example.com/team/deep:7"
 
 
 @pytest.mark.parametrize("image", ["a b", "image\n- injected: true"])

@@ -8,9 +8,10 @@ import yaml
 from kfp import compiler
 
 from longshore import components, pipelines
-from longshore.authoring import IMAGE
+from longshore.authoring import IMAGES
 from longshore.reference import describe
 
+DEEP = {"train_torch": "torch", "train_tensorflow": "tensorflow"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,7 +48,7 @@ def test_every_component_compiles_to_our_image_and_installs_nothing(name, tmp_pa
     path = tmp_path / "component.yaml"
     compiler.Compiler().compile(components.get(name), str(path))
     (executor,) = executors(yaml.safe_load(path.read_text()))
-    assert executor["container"]["image"] == IMAGE
+    assert executor["container"]["image"] == IMAGES[DEEP.get(name, "python")]
     assert "pip install" not in " ".join(executor["container"]["command"])
 
 

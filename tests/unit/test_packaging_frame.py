@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 from longshore.errors import DataError, InputError
+from longshore.packaging.bins import bin_counts, bin_indices
 from longshore.packaging.card import Column, FeatureBins, Signature, bin_index
-from longshore.packaging.frame import bin_counts, bin_indices, conform, frame_to_rows, rows_to_frame
+from longshore.packaging.frame import conform, frame_to_rows, rows_to_frame
 
 SIGNATURE = Signature(
     inputs=(

@@ -25,7 +25,7 @@ from longshore.packaging import (
     save_model,
     verify,
 )
-from longshore.packaging import model as model_module
+from longshore.packaging import loading as loading_module
 from longshore.spec import ModelSource
 from longshore.training import train_sklearn
 
@@ -158,7 +158,7 @@ def test_a_changed_card_is_found_by_the_digest(saved):
 
 def test_a_file_that_changes_between_check_and_load_is_not_loaded(saved, monkeypatch):
     directory, digest = saved
-    monkeypatch.setattr(model_module, "_check_libraries", lambda *_: flip_a_byte(directory))
+    monkeypatch.setattr(loading_module, "_check_libraries", lambda *_: flip_a_byte(directory))
     with pytest.raises(DigestMismatch, match="model.joblib"):
         load_model(directory, digest)
 
@@ -214,7 +214,7 @@ def test_a_missing_directory_says_what_a_model_is(tmp_path):
 def test_a_missing_library_names_the_extra(trained, tmp_path, monkeypatch):
     card = replace(trained.card, libraries={**trained.card.libraries, "xgboost": "3.0"})
     save_model(tmp_path / "m", trained.model, card)
-    monkeypatch.setattr(model_module, "find_spec", lambda _name: None)
+    monkeypatch.setattr(loading_module, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'longshore\[xgboost\]'"):
         load_model(tmp_path / "m")
 

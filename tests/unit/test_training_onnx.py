@@ -275,7 +275,7 @@ def test_a_card_that_does_not_fit_its_file_is_refused(by_column, table, tmp_path
 def test_without_onnxruntime_the_extra_is_named(by_column, table, tmp_path, monkeypatch):
     _, content = by_column
     save_onnx(tmp_path / "m", content, describe_onnx(content, table, target="species"))
-    monkeypatch.setattr("longshore.packaging.model.find_spec", lambda name: None if name == "onnxruntime" else True)
+    monkeypatch.setattr("longshore.packaging.loading.find_spec", lambda name: None if name == "onnxruntime" else True)
     with pytest.raises(MissingExtra, match=r"longshore\[onnx\]"):
         load_model(tmp_path / "m")
 
