@@ -146,7 +146,7 @@ def _node(release: Release, node: SeldonNode) -> dict[str, Any]:
             rendered["modelUri"] = node.uri
             rendered |= _credentials(release)
         if node.implementation == "EPSILON_GREEDY":
-            parameters["n_branches"] = len(node.children)
+            parameters["branches"] = ",".join(child.name for child in node.children)
     if parameters:
         rendered["parameters"] = [_parameter(name, value) for name, value in parameters.items()]
     if node.children:

@@ -221,7 +221,7 @@ def test_a_bandit_before_two_models():
     wanted = release(options=SeldonOptions(graph=bandit))
     graph = predictor(wanted)["graph"]
     assert (graph["type"], [child["name"] for child in graph["children"]]) == ("ROUTER", ["model", "second"])
-    assert parameters(graph) == {"epsilon": ("FLOAT", "0.2"), "n_branches": ("INT", "2")}
+    assert parameters(graph) == {"epsilon": ("FLOAT", "0.2"), "branches": ("STRING", "model,second")}
     assert graph["children"][1] == {
         "name": "second",
         "implementation": "XGBOOST_SERVER",
