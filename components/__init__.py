@@ -16,6 +16,8 @@ _STAGES: Final = {
         "deploy_model",
         "deploy_kserve",
         "delete_kserve",
+        "deploy_seldon",
+        "delete_seldon",
         "deploy_seldon_v2",
         "delete_seldon_v2",
         "promote_model",

@@ -76,8 +76,8 @@ def train_and_deploy(
         min_gain: Margin for that rule.
         registry: MLflow tracking URI.
         repository: Path or URI where packaged models are kept.
-        platform: Where the model is served: ``local``, on this machine, ``rest``, in pods on Kubernetes, or
-            ``kserve``.
+        platform: Where the model is served: ``local``, on this machine, ``rest``, in pods on Kubernetes, ``kserve``,
+            ``seldon`` (Seldon Core 1) or ``seldon-v2``.
         namespace: Kubernetes namespace of the service; by default that of the pipeline.
         replicas: Number of pods that serve; the least where ``max_replicas`` is given.
         max_replicas: Largest number of them on Kubernetes; by default it is fixed.

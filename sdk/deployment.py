@@ -27,7 +27,16 @@ from longshore.release import (
     release_in,
     remove,
 )
-from longshore.spec import Endpoint, KServeOptions, ModelSource, Release, SeldonV2Options, Service, Traffic
+from longshore.spec import (
+    Endpoint,
+    KServeOptions,
+    ModelSource,
+    Release,
+    SeldonOptions,
+    SeldonV2Options,
+    Service,
+    Traffic,
+)
 from longshore.storage import fetch_directory
 from longshore.targets import PLATFORMS, ROUTABLE, target_of
 from longshore.targets.base import Ref, Runtime, Target
@@ -130,12 +139,16 @@ def default_namespace(platform: str, session: Session | None = None) -> str:
     return (session or Session.default()).namespace
 
 
-def _as_deployed(service: Service, platform: str) -> Service:
+def _as_deployed(service: Service, platform: str, model: ModelSource) -> Service:
     """The service with what a rollback must find again, whatever the defaults are by then."""
     if platform == "rest" and service.image is None:
         from longshore.targets.pods import server_image
 
         return replace(service, image=server_image(service.framework))
+    if platform == "seldon" and service.image is None:
+        from longshore.targets.seldon_graph import own_image
+
+        return replace(service, image=own_image(Release(service=service, model=model)))
     return service
 
 
@@ -175,7 +188,7 @@ def deploy_model(
     """
     if tracking_uri is not None:
         service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
-    release = Release(service=_as_deployed(service, platform), model=model, traffic=traffic or Traffic())
+    release = Release(service=_as_deployed(service, platform, model), model=model, traffic=traffic or Traffic())
     # what the platform cannot do is told before anything is asked of it
     target_of(platform, routed=service.router is not None, kserve_version=kserve_version).render(release)
     runtime = _runtime(platform, session, force=force)
@@ -204,6 +217,8 @@ def with_storage_secret(service: Service, platform: str, secret: str | None) -> 
         return service
     if platform == "kserve":
         return replace(service, kserve=replace(service.kserve or KServeOptions(), storage_secret=secret))
+    if platform == "seldon":
+        return replace(service, seldon=replace(service.seldon or SeldonOptions(), storage_secret=secret))
     if platform == "seldon-v2":
         return replace(service, seldon_v2=replace(service.seldon_v2 or SeldonV2Options(), storage_secret=secret))
     raise InvalidValue("storage_secret", secret, f"on the platform {platform}, name it in secrets")

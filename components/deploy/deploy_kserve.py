@@ -22,6 +22,7 @@ def deploy_kserve(
     scale_target: int = 80,
     autoscaler: Optional[str] = None,
     traffic_percent: int = 100,
+    traffic_rest: Optional[Dict[str, int]] = None,
     mirror_percent: int = 0,
     router: Optional[Dict[str, Any]] = None,
     cpu: Optional[str] = None,
@@ -71,6 +72,7 @@ def deploy_kserve(
         autoscaler: ``hpa``, ``keda`` or ``external`` in Standard mode.
         traffic_percent: Share of the requests for this revision; the rest stays where it was. Standard mode needs a
             router for it. At 0 the revision can be asked at its own address only.
+        traffic_rest: Where several others keep a part: percent by revision, which makes 100 with ``traffic_percent``.
         mirror_percent: Share of the requests that it gets a copy of, with ``traffic_percent`` 0 and a router.
         router: Shares the requests out in Standard mode: a mapping with ``kind`` (``nginx``, ``gateway-api`` or
             ``istio``) and, if need be, ``gateway``, ``hosts``, ``url``, ``replicas`` and ``image``.
@@ -166,7 +168,7 @@ def deploy_kserve(
         read_model(model),
         service,
         platform="kserve",
-        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent),
+        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent, rest=traffic_rest or {}),
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,
         patience_seconds=patience_seconds,

@@ -27,6 +27,7 @@ def deploy_model(
     service_account: Optional[str] = None,
     image: Optional[str] = None,
     traffic_percent: int = 100,
+    traffic_rest: Optional[Dict[str, int]] = None,
     mirror_percent: int = 0,
     router: Optional[Dict[str, Any]] = None,
     registry: Optional[str] = None,
@@ -44,8 +45,9 @@ def deploy_model(
         endpoint: Where it answers.
         name: Name of the service.
         platform: ``local``, a process on this machine, ``rest``, a Deployment and a Service on Kubernetes,
-            ``kserve``, an InferenceService with longshore's runtime, or ``seldon-v2``, a Model of Seldon Core 2;
-            ``deploy_kserve`` and ``deploy_seldon_v2`` have all that these can do.
+            ``kserve``, an InferenceService with longshore's runtime, ``seldon``, a SeldonDeployment of Seldon Core 1,
+            or ``seldon-v2``, a Model of Seldon Core 2; ``deploy_kserve``, ``deploy_seldon`` and ``deploy_seldon_v2``
+            have all that these can do.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
         replicas: Number of pods, or of processes on this machine, where several need a router; the least where
             ``max_replicas`` is given.
@@ -59,11 +61,12 @@ def deploy_model(
         framework: Web framework of the server.
         secrets: Kubernetes Secrets whose keys become environment variables of the server, such as the credentials
             of the store that the model is in.
-        storage_secret: The Secret with those credentials on the platforms that fetch the model themselves, ``kserve``
-            and ``seldon-v2``; by default those of the service account, or of Seldon's Servers.
+        storage_secret: The Secret with those credentials on the platforms that fetch the model themselves, ``kserve``,
+            ``seldon`` and ``seldon-v2``; by default those of the service account, or of Seldon's Servers.
         service_account: Kubernetes service account of the serving pods.
         image: Container image of the server, for a registry of one's own.
         traffic_percent: Share of the requests for this revision; the rest stays where it was. It needs a router.
+        traffic_rest: Where several others keep a part: percent by revision, which makes 100 with ``traffic_percent``.
         mirror_percent: Share of the requests that it gets a copy of, with ``traffic_percent`` 0 and a router.
         router: Shares the requests out to revisions that run beside each other: a mapping with ``kind`` (``nginx``, and
             on Kubernetes ``gateway-api`` or ``istio``) and, if need be, the other fields of ``longshore.Router``.
@@ -108,7 +111,7 @@ def deploy_model(
         read_model(model),
         with_storage_secret(service, platform, storage_secret),
         platform=platform,
-        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent),
+        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent, rest=traffic_rest or {}),
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,
         patience_seconds=patience_seconds,

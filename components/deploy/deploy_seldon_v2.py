@@ -21,6 +21,7 @@ def deploy_seldon_v2(
     min_replicas: int = 1,
     max_replicas: Optional[int] = None,
     traffic_percent: int = 100,
+    traffic_rest: Optional[Dict[str, int]] = None,
     mirror_percent: int = 0,
     artifact_version: Optional[int] = None,
     parameters: Optional[Dict[str, str]] = None,
@@ -65,6 +66,7 @@ def deploy_seldon_v2(
         max_replicas: Largest number; by default it is fixed.
         traffic_percent: Share of the requests for this revision; the rest stays where it was. At 0 the revision can be
             asked by its own name only.
+        traffic_rest: Where several others keep a part: percent by revision, which makes 100 with ``traffic_percent``.
         mirror_percent: Share of the requests that it gets a copy of, with ``traffic_percent`` 0.
         artifact_version: Number of the folder below the model's URI; by default the largest.
         parameters: Handed to the model when it is loaded.
@@ -134,7 +136,7 @@ def deploy_seldon_v2(
         read_model(model),
         service,
         platform="seldon-v2",
-        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent),
+        traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent, rest=traffic_rest or {}),
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,
         patience_seconds=patience_seconds,

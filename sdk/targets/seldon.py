@@ -164,7 +164,7 @@ def _predictor(one: Release, release: Release) -> dict[str, Any]:
     copied = _mirror(one, release)
     predictor: dict[str, Any] = {
         "name": _predictor_name(one),
-        "traffic": copied or shares(release).get(one.revision, 0),
+        "traffic": copied or _shares(release).get(one.revision, 0),
         # Seldon's metrics have it as predictor_version: the executor's by the annotation, a microservice's by the label
         "annotations": {**_handed_on(service.annotations), **_timeouts(service), "version": one.revision},
         "labels": {
@@ -190,6 +190,11 @@ def _predictor(one: Release, release: Release) -> dict[str, Any]:
     if options.explainer is not None:
         predictor["explainer"] = _explainer(options.explainer)
     return predictor
+
+
+def _shares(release: Release) -> dict[str, int]:
+    """Percent of the requests by revision; one with nothing beside it answers all."""
+    return shares(release) if release.beside else {release.revision: 100}
 
 
 def _mirror(one: Release, release: Release) -> int:
@@ -255,7 +260,7 @@ def _explainer(explainer: SeldonExplainer) -> dict[str, Any]:
 def _address(release: Release) -> Manifest:
     """Where clients inside the cluster ask: the pods of the revision with the largest share."""
     service = release.service
-    largest = max(shares(release).items(), key=lambda item: item[1])[0]
+    largest = max(_shares(release).items(), key=lambda item: item[1])[0]
     ports = [("http", service.port or 80, _HTTP), ("grpc", _GRPC, _GRPC)]
     return {
         "apiVersion": "v1",
@@ -359,7 +364,8 @@ def _check_scaling(release: Release) -> None:
 
 def _check_beside(release: Release) -> None:
     known = {release.revision, *(one.revision for one in release.beside)}
-    for revision in release.traffic.others:
+    # without a base it was not placed beside anything yet
+    for revision in release.traffic.others if release.traffic.base is not None else ():
         if revision not in known:
             raise InvalidValue(
                 "Traffic.base", revision, "a SeldonDeployment holds all revisions, and what this one is is not known"

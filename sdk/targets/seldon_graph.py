@@ -19,7 +19,17 @@ from longshore.targets.pods import (
     server_image,
 )
 
-__all__ = ["DRAIN_SECONDS", "containers", "graph", "is_packaged", "options_of", "protocol_of", "root_of", "server_of"]
+__all__ = [
+    "DRAIN_SECONDS",
+    "containers",
+    "graph",
+    "is_packaged",
+    "options_of",
+    "own_image",
+    "protocol_of",
+    "root_of",
+    "server_of",
+]
 
 DRAIN_SECONDS: Final = 20
 
@@ -71,6 +81,13 @@ def server_of(release: Release) -> str | None:
             f"Seldon brings a server for {', '.join(_SERVERS)}: package the model, or name an image (Service.image)",
         )
     return _SERVERS[model.format]
+
+
+def own_image(release: Release) -> str | None:
+    """The image of longshore's server where that serves the model."""
+    if not is_packaged(release):
+        return None
+    return SELDON_IMAGE if protocol_of(release) == "seldon" else server_image("fastapi")
 
 
 def protocol_of(release: Release) -> str:
@@ -226,7 +243,7 @@ def _own_server(release: Release, node: SeldonNode, place: int) -> dict[str, Any
     service, port = release.service, _PORTS["http"] + place
     if protocol_of(release) == "seldon":
         return {
-            "image": service.image or SELDON_IMAGE,
+            "image": service.image or own_image(release),
             **_microservice("longshore.serving.seldon_app.Model", "model"),
             **_probes("/health/status", port),
         }
@@ -244,7 +261,7 @@ def _own_server(release: Release, node: SeldonNode, place: int) -> dict[str, Any
         "--drain-seconds": DRAIN_SECONDS,
     }
     return {
-        "image": service.image or server_image("fastapi"),
+        "image": service.image or own_image(release),
         "args": [f"{name}={value}" for name, value in told.items() if value is not None],
         **_probes("/v2/health/ready", port),
     }

@@ -14,9 +14,14 @@ from harness.cluster import eventually
 from harness.fleet import FAIL, READY_DELAY
 from harness.gateway import install_route_kinds
 from harness.seldon_operator import SeldonOperator
+from kfp.dsl import Artifact
 
+from longshore import components
+from longshore.artifacts import read_endpoint, write_model
+from longshore.cluster import ClusterRuntime, Session
 from longshore.deployment import delete_service, deploy_model
 from longshore.errors import ClusterError, ConfigError, DeployError, InvalidValue
+from longshore.rbac import deployer_objects
 from longshore.release import current_release, deploy, previous_release
 from longshore.spec import (
     KedaTrigger,
@@ -472,3 +477,41 @@ def test_by_command(operator, fleet, service, runtime):
     assert runtime.get(ref_of(service)) is None
     left = runtime.find(Selection("v1", "Service", service.namespace))
     assert [one for one in left if "ownerReferences" not in one["metadata"]] == []
+
+
+def test_the_steps_do_with_the_least_role(operator, fleet, service, runtime, monkeypatch):
+    namespace = service.namespace
+    for manifest in deployer_objects(namespace, service_account="worker", platforms=["seldon"], secrets=["store"]):
+        fleet.apply(manifest)
+    kubeconfig = fleet.kubeconfig_of(namespace, "worker")
+    session = Session.from_kubeconfig(kubeconfig)
+    eventually(lambda: ClusterRuntime(session).exists(ref_of(service)) is False, "the role takes effect", 10)
+    session.close()
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    model, endpoint = Artifact(), Artifact()
+    given = {"storage_secret": "store", "cpu": "10m", "max_replicas": 3, "engine_cpu": "10m"}
+
+    def step(component, *positional, **more):
+        return components.get(component).python_func(*positional, **more, namespace=namespace)
+
+    write_model(model, replace(MODEL, digest=None))
+    with pytest.raises(InvalidValue, match="there is no Secret of this name"):
+        step("deploy_seldon", model, endpoint, name="iris", **given)
+    metadata = {"name": "store", "namespace": namespace}
+    fleet.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"RCLONE_CONFIG_S3_TYPE": "s3"}}
+    )
+    url, first, _ = step("deploy_seldon", model, endpoint, name="iris", **given)
+    assert url == f"http://iris.{namespace}.svc.cluster.local"
+    assert read_endpoint(endpoint).protocols == ("v2", "grpc-v2")
+    write_model(model, replace(NEXT, digest=None))
+    _, second, replaced = step("deploy_seldon", model, endpoint, name="iris", traffic_percent=20, **given)
+    assert (replaced, shares(runtime, service)) == (first, {first: 80, second: 20})
+    write_model(model, replace(LATER, digest=None))
+    rest = {first: 70, second: 20}
+    _, third, _ = step("deploy_seldon", model, endpoint, name="iris", traffic_percent=10, traffic_rest=rest, **given)
+    assert shares(runtime, service) == {**rest, third: 10}
+    step("promote_model", endpoint, "iris", platform="seldon")
+    assert shares(runtime, service) == {third: 100}
+    step("delete_seldon", "iris")
+    assert runtime.get(ref_of(service)) is None

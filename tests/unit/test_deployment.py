@@ -9,7 +9,7 @@ from longshore import client
 from longshore.deployment import _smoke_test, with_storage_secret
 from longshore.errors import InvalidValue, MissingExtra
 from longshore.packaging import read_card
-from longshore.spec import Endpoint, KServeOptions, SeldonV2Options, Service
+from longshore.spec import Endpoint, KServeOptions, SeldonOptions, SeldonV2Options, Service
 
 
 @pytest.mark.parametrize(("takes", "asked"), [("rows", True), ("tensors", False)])
@@ -39,6 +39,7 @@ def test_a_secret_opens_the_storage_to_platforms_that_fetch_models_themselves():
     assert with_storage_secret(service, "kserve", "store").kserve == KServeOptions(storage_secret="store")
     told = with_storage_secret(service, "seldon-v2", "store").seldon_v2
     assert told == SeldonV2Options(server="mine", storage_secret="store")
+    assert with_storage_secret(service, "seldon", "store").seldon == SeldonOptions(storage_secret="store")
     assert with_storage_secret(service, "rest", None) == service
     with pytest.raises(InvalidValue, match="on the platform rest, name it in secrets"):
         with_storage_secret(service, "rest", "store")

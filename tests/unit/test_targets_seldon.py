@@ -391,6 +391,7 @@ def test_a_part_of_the_requests():
 def test_none_of_the_requests_and_the_first_release_of_all():
     assert shared(release(traffic=Traffic(percent=0)).next_to(BEFORE)) == {BEFORE.revision: 100, release().revision: 0}
     assert shared(release(traffic=Traffic(percent=20))) == {release().revision: 100}
+    assert shared(release(traffic=Traffic(percent=20, rest={"iris-0": 80}))) == {release().revision: 100}
 
 
 def test_three_revisions():
