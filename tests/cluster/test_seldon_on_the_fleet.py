@@ -198,22 +198,24 @@ UPDATES = {
 }
 
 
-@pytest.mark.parametrize("served", [True, False], ids=["replacing", "first"])
 @pytest.mark.parametrize("what", UPDATES)
-def test_what_cannot_serve_is_told_in_seconds(what, served, operator, fleet, service, bring_up, runtime):
+def test_what_cannot_serve_is_told_in_seconds(what, operator, fleet, service, bring_up, runtime):
     changes, words = UPDATES[what]
-    first = bring_up(service).release.revision if served else None
-    running = None if first is None else pods(fleet, service, first)
+    first = bring_up(service).release.revision
+    running = pods(fleet, service, first)
     with pytest.raises(DeployError) as failure:
         bring_up(replace(service, **changes), NEXT)
     assert "not ready after" not in str(failure.value)
     assert words in str(failure.value)
-    if first is None:
-        assert [runtime.get(ref) for ref in TARGET.objects(service)] == [None] * 3
-    else:
-        assert f"Revision {first} serves as before" in str(failure.value)
-        assert pods(fleet, service, first) == running
-        assert shares(runtime, service) == {first: 100}
+    assert f"Revision {first} serves as before" in str(failure.value)
+    assert pods(fleet, service, first) == running
+    assert shares(runtime, service) == {first: 100}
+
+
+def test_of_a_first_one_that_cannot_serve_nothing_is_left(operator, service, bring_up, runtime):
+    with pytest.raises(DeployError, match="Nothing served before, and nothing was left behind"):
+        bring_up(replace(service, annotations={FAIL: "crash"}, scaling=Scaling(min_replicas=2)))
+    assert [runtime.get(ref) for ref in TARGET.objects(service)] == [None] * 3
 
 
 def test_an_update_that_never_comes_up_ends_with_what_was_last_known(operator, fleet, service, bring_up, runtime):
