@@ -31,6 +31,9 @@ _T = TypeVar("_T")
 _COLUMNS: Final = {"content_type": "pd"}
 """Has servers with pandas in them make a table of the columns."""
 
+_TEXTS: Final = {"content_type": "str"}
+"""Has them take bytes for texts, which over gRPC they are not otherwise."""
+
 _OUTPUT: Final = "predict"
 
 
@@ -64,15 +67,19 @@ def _kserve() -> Any:
 
 def _request(endpoint: Endpoint, rows: list[Row], missing: Callable[[Any], Any]) -> Any:
     kserve = _kserve()
-    inputs = [_input(tensor, missing) for tensor in as_tensors(rows)]
     # of a matrix, such a server would make a table of one column
-    parameters = dict(_COLUMNS) if rows and isinstance(rows[0], Mapping) else None
+    columns = bool(rows) and isinstance(rows[0], Mapping)
+    inputs = [_input(tensor, missing, columns=columns) for tensor in as_tensors(rows)]
+    parameters = dict(_COLUMNS) if columns else None
     return kserve.InferRequest(model_name=endpoint.model, infer_inputs=inputs, parameters=parameters)
 
 
-def _input(tensor: Tensor, missing: Callable[[Any], Any]) -> Any:
+def _input(tensor: Tensor, missing: Callable[[Any], Any], *, columns: bool) -> Any:
     data = [missing(tensor) if value is None else value for value in tensor.data]
-    return _kserve().InferInput(name=tensor.name, shape=list(tensor.shape), datatype=tensor.datatype, data=data)
+    parameters = dict(_TEXTS) if columns and tensor.datatype == "BYTES" else None
+    return _kserve().InferInput(
+        name=tensor.name, shape=list(tensor.shape), datatype=tensor.datatype, data=data, parameters=parameters
+    )
 
 
 def _predictions(url: str, response: Any, rows: int) -> list[Any]:

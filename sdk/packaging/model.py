@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 from longshore import storage
 from longshore.errors import DigestMismatch, ModelError, StorageError
 from longshore.packaging.card import ModelCard
+from longshore.packaging.mlserver import SETTINGS_FILE, mlserver_settings
 from longshore.spec import ModelSource
 from longshore.spec.checks import check_dns_label
 
@@ -49,7 +50,7 @@ _PICKLE_PROTOCOL: Final = 5
 
 
 def save_model(directory: Path, model: Any, card: ModelCard) -> str:
-    """Write a model directory: whole, or not at all.
+    """Write a model directory: whole, or not at all. MLServer loads it as it is (:mod:`longshore.packaging.mlserver`).
 
     Args:
         directory: Where to; what is there is replaced.
@@ -70,6 +71,7 @@ def save_model(directory: Path, model: Any, card: ModelCard) -> str:
                 pickle.dump(model, stream, protocol=_PICKLE_PROTOCOL)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             raise ModelError(f"the model {type(model).__name__} cannot be stored: {error}") from error
+        (work / SETTINGS_FILE).write_text(mlserver_settings(card, MODEL_FILE), encoding="utf-8")
 
     return save_files(directory, write, card)
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from longshore.packaging import Column, Signature
+from longshore.packaging.datatypes import column_type
 from longshore.serving.application import ROUTES, Route
 from longshore.serving.core import Predictor
 from longshore.serving.models import Models
-from longshore.serving.protocol import column_type, model_v2
+from longshore.serving.protocol import model_v2
 
 __all__ = ["describe"]
 

@@ -25,7 +25,8 @@ import simdjson
 
 from longshore._version import __version__
 from longshore.errors import InputError, ModelError
-from longshore.packaging import Column, Signature
+from longshore.packaging import Signature
+from longshore.packaging.datatypes import column_type, label_type
 from longshore.serving.core import Ask, Prediction, Predictor, Tensor
 from longshore.serving.metrics import Kind
 
@@ -35,10 +36,8 @@ __all__ = [
     "Call",
     "ClientGone",
     "RequestError",
-    "column_type",
     "encode",
     "infer",
-    "label_type",
     "measured",
     "model_v2",
     "parse",
@@ -57,8 +56,6 @@ BODY_LIMIT: Final = 32 * 1024 * 1024
 _LARGE_BODY: Final = 32 * 1024
 
 _NOT_JSON: Final = ("NaN", "Infinity")
-_V2_TYPES: Final = {"number": "FP64", "integer": "INT64", "boolean": "BOOL"}
-_V2_LABELS: Final[Mapping[type, str]] = {bool: "BOOL", int: "INT64", float: "FP64", str: "BYTES"}
 
 
 class RequestError(Exception):
@@ -355,17 +352,6 @@ def model_v2(predictor: Predictor, versions: Sequence[str] | None = None) -> dic
         "inputs": [{"name": c.name, "datatype": column_type(c), "shape": [-1, 1]} for c in signature.inputs],
         "outputs": outputs,
     }
-
-
-def column_type(column: Column) -> str:
-    """V2 datatype of a column."""
-    return _V2_TYPES.get(column.kind, "BYTES")
-
-
-def label_type(signature: Signature) -> str:
-    """V2 datatype of what the model predicts."""
-    kinds: Sequence[type] = sorted({type(label) for label in signature.classes or ()}, key=str)
-    return _V2_LABELS[kinds[0]] if len(kinds) == 1 else "FP64"
 
 
 def tensor_values(name: str, datatype: str, values: list[Any]) -> list[Any]:

@@ -25,6 +25,7 @@ from seldon_core.utils import array_to_grpc_datadef, get_request_path
 
 from longshore.errors import InvalidValue
 from longshore.packaging import read_card, verify
+from longshore.packaging.datatypes import column_type, label_type
 from longshore.serving import protocol, seldon_protocol
 from longshore.serving.core import BATCH_ROWS, Predictor
 from longshore.serving.metrics import Metrics
@@ -191,8 +192,8 @@ class Model:
     def init_metadata(self) -> dict[str, Any]:
         """What the model takes and gives, as Seldon's metadata has it."""
         signature = self._card.signature
-        inputs = [{"name": c.name, "datatype": protocol.column_type(c), "shape": [-1, 1]} for c in signature.inputs]
-        outputs = [{"name": "predict", "datatype": protocol.label_type(signature), "shape": [-1]}]
+        inputs = [{"name": c.name, "datatype": column_type(c), "shape": [-1, 1]} for c in signature.inputs]
+        outputs = [{"name": "predict", "datatype": label_type(signature), "shape": [-1]}]
         return {
             "name": self._name,
             "versions": [] if self._version is None else [self._version],

@@ -33,6 +33,7 @@ __all__ = ["DateParts", "LabelEncodedClassifier", "make_preprocessor"]
 
 _MAX_ONE_HOT: Final = 50
 _BOUNDS: Final = {"a_min": -1e30, "a_max": 1e30}
+_FLOATS: Final = {"dtype": np.float64}
 _DATE_PARTS: Final = ("year", "month", "day", "day of week", "hour", "days since 1970")
 
 
@@ -117,7 +118,13 @@ def make_preprocessor(columns: Sequence[Column]) -> ColumnTransformer:
                 ("bound", FunctionTransformer(np.clip, kw_args=_BOUNDS, feature_names_out="one-to-one")),
             ]
         ),
-        "booleans": SimpleImputer(strategy="most_frequent", add_indicator=True),
+        "booleans": Pipeline(
+            [
+                # servers that know no signature hand on truth values as they come
+                ("number", FunctionTransformer(np.asarray, kw_args=_FLOATS, feature_names_out="one-to-one")),
+                ("impute", SimpleImputer(strategy="most_frequent", add_indicator=True)),
+            ]
+        ),
         "categories": OneHotEncoder(
             handle_unknown="infrequent_if_exist", max_categories=_MAX_ONE_HOT, sparse_output=False
         ),

@@ -329,3 +329,15 @@ def test_a_library_that_breaks_while_it_is_imported_is_told(penguins, tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(TrainingError, match="importing brokenlib failed with RuntimeError: libomp.so is missing"):
         train_sklearn(penguins, target="species", estimator="brokenlib.Thing")
+
+
+def test_truth_values_may_come_to_a_model_as_they_are():
+    """As to a server that knows no signature: MLServer makes a table of what it is sent."""
+    table = pd.DataFrame({"a": np.arange(40.0), "flag": [True, False] * 20, "y": np.arange(40.0)})
+    model = train_sklearn(table, target="y", estimator="sklearn.linear_model.LinearRegression").model
+    expected = model.predict(pd.DataFrame({"a": [1.0, 2.0], "flag": [1.0, np.nan]}))
+    for flags in ([True, None], [1, None]):
+        raw = pd.DataFrame({"a": [1.0, 2.0], "flag": pd.Series(flags, dtype=object)})
+        assert model.predict(raw) == pytest.approx(expected)
+    whole = pd.DataFrame({"a": [1.0], "flag": [True]})
+    assert model.predict(whole) == pytest.approx(expected[:1])

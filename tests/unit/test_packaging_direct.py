@@ -73,6 +73,12 @@ KNOWN = {
         ),
         "classification",
     ),
+    "truth values as numbers": (
+        make_pipeline(
+            FunctionTransformer(np.asarray, kw_args={"dtype": np.float64}), LogisticRegression(max_iter=10_000)
+        ),
+        "binary",
+    ),
     "imputed": (make_pipeline(SimpleImputer(add_indicator=True), StandardScaler(), Ridge()), "regression"),
     "linear": (LinearRegression(), "regression"),
     "tree": (DecisionTreeClassifier(random_state=0), "classification"),

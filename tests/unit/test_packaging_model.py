@@ -96,7 +96,7 @@ def test_saving_again_replaces_and_gives_the_same_digest(saved, trained):
     directory, digest = saved
     (directory / "left over").write_text("x")
     assert save_model(directory, trained.model, trained.card) == digest
-    assert sorted(path.name for path in directory.iterdir()) == ["model.joblib", "model.json"]
+    assert sorted(path.name for path in directory.iterdir()) == ["model-settings.json", "model.joblib", "model.json"]
 
 
 def test_the_digest_is_that_of_sha256sum(saved):
@@ -190,7 +190,7 @@ def point_outside(directory):
     ("change", "says"),
     [
         (lambda d: (d / "model.joblib").unlink(), "is incomplete: model.joblib is in model.json but not there"),
-        (lambda d: (d / "model.json").unlink(), r"has no model.json \(it holds: model.joblib\)"),
+        (lambda d: (d / "model.json").unlink(), r"has no model.json \(it holds: model-settings.json, model.joblib\)"),
         (lambda d: (d / "model.json").write_bytes(b"\xff"), "cannot be read"),
         (add_file, "holds files that model.json does not name: extra.pkl"),
         (add_link, "is a symbolic link"),
