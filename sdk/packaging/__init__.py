@@ -11,7 +11,7 @@ from longshore._lazy import load
 
 if TYPE_CHECKING:
     from longshore.packaging.arrays import MatrixReader, take_arrays
-    from longshore.packaging.bins import bin_counts
+    from longshore.packaging.bins import array_bin_counts, bin_counts
     from longshore.packaging.card import Column, FeatureBins, Feed, ModelCard, Signature, bin_index
     from longshore.packaging.direct import predict_directly
     from longshore.packaging.frame import columns_to_frame, conform, frame_to_rows, rows_to_frame
@@ -31,7 +31,7 @@ _HOME: Final = {
     **dict.fromkeys(
         ("Column", "FeatureBins", "Feed", "ModelCard", "Signature", "bin_index"), "longshore.packaging.card"
     ),
-    "bin_counts": "longshore.packaging.bins",
+    **dict.fromkeys(("array_bin_counts", "bin_counts"), "longshore.packaging.bins"),
     "predict_directly": "longshore.packaging.direct",
     **dict.fromkeys(("columns_to_frame", "conform", "frame_to_rows", "rows_to_frame"), "longshore.packaging.frame"),
     **dict.fromkeys(("LoadedModel", "load_model"), "longshore.packaging.loading"),
@@ -49,6 +49,7 @@ __all__ = [
     "MatrixReader",
     "ModelCard",
     "Signature",
+    "array_bin_counts",
     "bin_counts",
     "bin_index",
     "columns_to_frame",

@@ -71,7 +71,10 @@ class MatrixReader:
         if not self._plain or not shape[0]:
             return None
         if isinstance(values, np.ndarray):
-            return self._checked(values.reshape(shape).astype(np.float64)) if values.dtype.kind in "fiu" else None
+            if values.dtype.kind not in "fiu":
+                return None
+            # what cannot be written is part of a body, which nobody shall have to keep for a few rows of it
+            return self._checked(values.reshape(shape).astype(np.float64, copy=not values.flags.writeable))
         if not set(map(type, values)) <= PLAIN_NUMBERS:
             return None
         try:

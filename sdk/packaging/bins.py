@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from longshore.packaging.card import FeatureBins
 
-__all__ = ["bin_counts", "bin_indices", "measures"]
+__all__ = ["array_bin_counts", "bin_counts", "bin_indices", "measures"]
 
 
 def bin_counts(baseline: Sequence[FeatureBins], frame: pd.DataFrame) -> dict[str, list[int]]:
@@ -26,6 +27,28 @@ def bin_counts(baseline: Sequence[FeatureBins], frame: pd.DataFrame) -> dict[str
     return {
         bins.name: np.bincount(bin_indices(bins, frame[bins.name]), minlength=bins.size).tolist() for bins in baseline
     }
+
+
+def array_bin_counts(baseline: Sequence[FeatureBins], names: Sequence[str], array: np.ndarray) -> dict[str, list[int]]:
+    """What :func:`bin_counts` gives, in a tenth of the time.
+
+    Args:
+        baseline: Bins of the features, as the model card has them.
+        names: The columns.
+        array: Their values ``[n, columns]``: numbers, NaN for missing ones.
+    """
+    columns, places = np.ascontiguousarray(array.T), {name: index for index, name in enumerate(names)}
+    is_below, found = np.empty(len(array), dtype=bool), dict[str, list[int]]()
+    for bins in baseline:
+        values = columns[places[bins.name]]
+        if bins.ordered:
+            # to compare all with an edge is faster than to look each up among the edges
+            below = [int(np.count_nonzero(np.less(values, edge, out=is_below))) for edge in bins.edges]
+            missing = int(np.count_nonzero(np.isnan(values, out=is_below)))
+            found[bins.name] = [high - low for low, high in pairwise((0, *below, len(values) - missing))] + [missing]
+        else:
+            found[bins.name] = np.bincount(bin_indices(bins, pd.Series(values)), minlength=bins.size).tolist()
+    return found
 
 
 def bin_indices(bins: FeatureBins, series: pd.Series[Any]) -> np.ndarray:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 import pandas as pd
 
-from longshore.packaging import FeatureBins, bin_counts
+from longshore.packaging import FeatureBins, array_bin_counts, bin_counts
 from longshore.serving.metrics import ModelMetrics
 
 __all__ = ["BinCounter"]
@@ -36,6 +36,8 @@ class BinCounter:
         self._kept: list[pd.DataFrame | np.ndarray] = []
         pictures = any(bins.kind == "image" for bins in baseline)
         self._rows, self._limit = 0, _ROWS_OF_PICTURES if pictures else _ROWS
+        # counted, and not told yet
+        self._sums = self._zeros()
 
     def add(self, features: pd.DataFrame | np.ndarray) -> None:
         """Have rows counted, at once or later.
@@ -50,20 +52,34 @@ class BinCounter:
             self._rows += len(features)
             due = self._rows >= self._limit
         if due:
+            self._count()
+        if not self._limit:
             self.flush()
 
     def flush(self) -> None:
-        """Count what is kept."""
+        """Count what is kept, and tell."""
+        self._count()
         with self._lock:
-            kept, self._kept, self._rows = self._kept, [], 0
-        arrays = [part for part in kept if isinstance(part, np.ndarray)]
-        frames = [part for part in kept if isinstance(part, pd.DataFrame)]
-        if arrays:
-            frames.append(pd.DataFrame(np.concatenate(arrays), columns=list(self._names), copy=False))
-        for frame in frames:
-            self._counts.count_bins(bin_counts(self._baseline, frame))
+            sums, self._sums = self._sums, self._zeros()
+        self._counts.count_bins({feature: numbers.tolist() for feature, numbers in sums.items()})
 
     def retire(self) -> None:
         """Nobody looks any more: what comes is counted at once."""
         self._limit = 0
         self.flush()
+
+    def _count(self) -> None:
+        with self._lock:
+            kept, self._kept, self._rows = self._kept, [], 0
+        arrays = [part for part in kept if isinstance(part, np.ndarray)]
+        found = [bin_counts(self._baseline, part) for part in kept if isinstance(part, pd.DataFrame)]
+        if arrays:
+            whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+            found.append(array_bin_counts(self._baseline, self._names, whole))
+        with self._lock:
+            for counted in found:
+                for feature, numbers in counted.items():
+                    self._sums[feature] += numbers
+
+    def _zeros(self) -> Mapping[str, np.ndarray]:
+        return {bins.name: np.zeros(bins.size, dtype=np.int64) for bins in self._baseline}

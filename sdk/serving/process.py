@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import logging
 import os
 import signal
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from longshore.errors import InvalidValue, LongshoreError
 from longshore.serving.log import configure
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from longshore.serving.loading import Source
 
 __all__ = ["add_model_arguments", "log_failure", "set_up", "settle", "source_of"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES: Final = 64 * 2**20
+_APART_BYTES: Final = 16 * 2**20
 
 _log = logging.getLogger("longshore.serving")
 
@@ -43,6 +49,19 @@ def set_up(log_format: str = "text") -> None:
     """Log to standard error, and end at once on a TERM as long as nothing is served yet."""
     configure(log_format)
     signal.signal(signal.SIGTERM, _leave)
+    _keep_memory()
+
+
+def _keep_memory() -> None:
+    """Have the process keep what a large request took, up to 64 MiB, for the next one.
+
+    glibc gives memory of this size back at once, and the kernel clears it page by page when it is wanted again: a third
+    of the time that a request of a megabyte takes. Another C library has no such setting, and needs none.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+        library.mallopt(_MMAP_THRESHOLD, _APART_BYTES)
 
 
 def source_of(options: Namespace) -> Source:

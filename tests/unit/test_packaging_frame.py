@@ -6,9 +6,12 @@ from datetime import date
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from longshore.errors import DataError, InputError
-from longshore.packaging.bins import bin_counts, bin_indices
+from longshore.packaging.bins import array_bin_counts, bin_counts, bin_indices
 from longshore.packaging.card import Column, FeatureBins, Signature, bin_index
 from longshore.packaging.frame import conform, frame_to_rows, rows_to_frame
 
@@ -217,3 +220,10 @@ def test_counts_cover_every_bin_and_row():
     assert counts["Ort (Käfig)"] == [0, 2, 0, 1]
     assert {name: len(values) for name, values in counts.items()} == {bins.name: bins.size for bins in BINS}
     assert all(sum(values) == 3 for values in counts.values())
+
+
+@given(arrays(np.float64, st.tuples(st.integers(0, 20), st.just(3)), elements=st.sampled_from([-1, 0, 1, 2.5, np.nan])))
+def test_arrays_are_counted_as_frames_are(array):
+    names = ("tagged", "mass", "year")
+    numbers = [bins for bins in BINS if bins.name in names]
+    assert array_bin_counts(numbers, names, array) == bin_counts(numbers, pd.DataFrame(array, columns=list(names)))

@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -135,6 +136,21 @@ def test_a_large_tensor_with_other_values_is_read_as_a_small_one_is(application,
 @pytest.mark.parametrize("content", [b"[" * 40_000, b'{"inputs": 7' + b" " * 40_000 + b"}", b" " * 40_000])
 def test_a_large_body_that_is_no_request_is_refused(application, content):
     assert "error" in told(application, "POST", INFER, content, 400)
+
+
+def test_what_has_read_a_large_body_reads_the_next(application):
+    bodies = []
+    for size in (3000, 4000, 200_000):
+        rows = np.random.default_rng(size).random((size, 4))
+        bodies.append((json.dumps({"inputs": [tensor(rows.tolist())]}).encode(), rows))
+    for body, rows in (*bodies, (b"[" * 40_000, None), *bodies[::-1]):
+        if rows is None:
+            told(application, "POST", INFER, body, 400)
+        else:
+            assert np.array_equal(protocol.parse_v2(body)["inputs"][0]["data"], rows.ravel())
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda index: protocol.parse_v2(bodies[index % 2][0])["inputs"][0]["data"], range(16)))
+    assert all(np.array_equal(data, bodies[index % 2][1].ravel()) for index, data in enumerate(found))
 
 
 def test_columns_as_tensors_and_null_values_come_to_the_same(application):
