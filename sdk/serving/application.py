@@ -222,7 +222,7 @@ class Application:
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
             answer = exchange.refused(error)
         exchange.end(answer.status, len(answer.body))
-        return replace(answer, headers=exchange.headers(answer))
+        return Answer(answer.status, answer.body, answer.content_type, exchange.headers(answer))
 
 
 class Exchange:

@@ -12,6 +12,8 @@ import functools
 import json
 import logging
 import os
+import queue
+import select
 import shutil
 import signal
 import socket
@@ -21,6 +23,7 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +31,7 @@ from gunicorn import arbiter as gunicorn_arbiter
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from longshore.serving.control import Answer, Request, ask, serve_control
 from longshore.serving.listeners import listener_of, run_loop
@@ -42,6 +45,7 @@ __all__ = ["AsgiWorker", "WsgiWorker", "run"]
 _BACKLOG: Final = 2048
 _AGAIN_SECONDS: Final = 1.0
 _BEAT_SECONDS: Final = 1.0
+_STAY_MILLISECONDS: Final = 5
 
 _log = logging.getLogger("longshore.serving")
 
@@ -127,17 +131,101 @@ def _worker_is_gone(_: Any, worker: Worker) -> None:
         mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
 
 
+class _Threads:
+    """Threads that do what they are given, and tell nobody; a pool of Python's makes a future of each work.
+
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._count = count
+
+    def start(self) -> None:
+        """Begin."""
+        for _ in range(self._count):
+            threading.Thread(target=self._run, name="request").start()
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have it done."""
+        self._work.put(work)
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether there is more to do than there are threads."""
+        return not self._work.empty()
+
+    def shutdown(self, *, wait: bool = False) -> None:  # noqa: ARG002 - it is not waited for
+        """Have them end once all is done."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """How a connection's request went, as Gunicorn asks for it."""
+
+    kept: Any
+
+    def result(self) -> Any:
+        return self.kept
+
+    def cancelled(self) -> bool:
+        return False
+
+
 class WsgiWorker(ThreadWorker):
-    """Gunicorn's threads, with sockets that are taken over while it runs."""
+    """Gunicorn's threads, with sockets that are taken over while it runs.
+
+    A thread stays with its connection for a moment, as long as nothing waits for a thread: to hand a connection back to
+    the loop that looks for requests, and get it from there again, takes twice as long as the request itself.
+    """
 
     sockets: list[socket.socket]
+
+    def get_thread_pool(self) -> _Threads:
+        # one of them is there for another connection
+        self._staying = threading.Semaphore(self.cfg.threads - 1)
+        return _Threads(self.cfg.threads)
+
+    def enqueue_req(self, conn: TConn) -> None:
+        self.tpool.submit(functools.partial(self._answer, conn))
+
+    def _answer(self, conn: TConn) -> None:
+        """Called in a thread."""
+        kept = self.handle(conn)
+        while kept is True and self._stays(conn):
+            kept = self.handle(conn)
+        self.method_queue.defer(self.finish_request, conn, _Finished(kept))
+
+    def _stays(self, conn: TConn) -> bool:
+        """Whether there is another request at once."""
+        if conn.parser.unreader.buf.getvalue():
+            return bool(self.alive)
+        if not self._staying.acquire(blocking=False):
+            return False
+        try:
+            ready = select.poll()
+            ready.register(conn.sock, select.POLLIN)
+            return any(self.alive and not self.tpool.waited_for and ready.poll(1) for _ in range(_STAY_MILLISECONDS))
+        finally:
+            self._staying.release()
 
     def run(self) -> None:
         serve_control(self.app.control(self.age), self._control)
         application = self.app.application
         if application.reload is not None:
             signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=application.reload).start())
-        super().run()
+        self.tpool.start()
+        try:
+            super().run()
+        finally:
+            self.tpool.shutdown()
         application.close()
 
     def handle_exit(self, sig: int, frame: Any) -> None:

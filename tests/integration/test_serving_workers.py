@@ -3,7 +3,9 @@
 Starts ``python -m longshore.serving`` as a process, with real clients, signals and kills.
 """
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -46,6 +48,38 @@ def chunks():
 
 def test_a_body_may_come_in_chunks(server):
     assert requests.post(f"{server.url}{PREDICT}", data=chunks(), timeout=30).json() == {"predictions": [0]}
+
+
+def request(body: bytes) -> bytes:
+    return f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def test_requests_that_come_together_are_answered_in_their_order(server):
+    rows = [b'{"instances": [[5.1, 3.5, 1.4, 0.2]]}', b'{"instances": [[6.7, 3.0, 5.2, 2.3]]}', b'{"instances": []}']
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=30) as connection:
+        connection.sendall(b"".join(map(request, rows)))
+        answered = b""
+        while answered.count(b"HTTP/1.1") < 3 or not answered.endswith(b"}"):
+            answered += connection.recv(65536)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answered) == [b"200", b"200", b"400"]
+    assert re.findall(rb'{"predictions":\[(\d)\]}', answered) == [b"0", b"2"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_more_clients_than_threads_are_all_answered(iris_model, tmp_path, threads):
+    with (
+        serving(iris_model, tmp_path / "log", "--framework=flask", f"--threads={threads}") as server,
+        contextlib.ExitStack() as kept,
+    ):
+        # a thread that stays with one of them would leave the others without an answer
+        clients = [kept.enter_context(requests.Session()) for _ in range(6)]
+        for _ in range(5):
+            for client in clients:
+                answer = client.post(f"{server.url}{PREDICT}", json={"instances": ROWS}, timeout=30)
+                assert answer.json() == {"predictions": [0, 2]}
+        with Asking(server, clients=6) as asking:
+            asking.wait_for(120)
+        assert asking.failures == []
 
 
 @pytest.mark.parametrize(
