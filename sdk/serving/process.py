@@ -19,7 +19,7 @@ from longshore.spec.checks import check_digest
 if TYPE_CHECKING:
     from longshore.serving.loading import Source
 
-__all__ = ["add_model_arguments", "log_failure", "set_up", "settle", "source_of"]
+__all__ = ["add_model_arguments", "leave", "log_failure", "set_up", "settle", "source_of"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES: Final = 64 * 2**20
@@ -48,7 +48,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 def set_up(log_format: str = "text") -> None:
     """Log to standard error, and end at once on a TERM as long as nothing is served yet."""
     configure(log_format)
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, leave)
     _keep_memory()
 
 
@@ -114,7 +114,8 @@ def log_failure(model: str, error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _leave(*_: object) -> None:
+def leave(*_: object) -> None:
+    """End at once, as a TERM has a process end that has nothing to finish."""
     # the first process of a container would otherwise not heed a TERM at all
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)

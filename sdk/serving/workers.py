@@ -35,6 +35,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from longshore.serving.control import Answer, Request, ask, serve_control
 from longshore.serving.listeners import listener_of, run_loop
+from longshore.serving.process import leave
 from longshore.serving.server import WSGI, Process
 
 if TYPE_CHECKING:
@@ -229,6 +230,9 @@ class WsgiWorker(ThreadWorker):
         application.close()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        if self.app.application is None:
+            # it loads, and whatever does that might take an exception for a reason why it cannot
+            leave()
         self.app.application.draining = True
         super().handle_exit(sig, frame)
         self.method_queue.defer(self._close_listeners)

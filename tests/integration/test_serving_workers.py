@@ -16,6 +16,8 @@ import pytest
 import requests
 from harness.serving import INFER, PREDICT, ROWS, Asking, refused, serving, wait_for
 
+from longshore.packaging import read_card, save_model
+
 SETTINGS = [("flask", 1), ("flask", 2), ("fastapi", 2)]
 
 
@@ -173,6 +175,32 @@ def test_what_has_begun_is_answered_after_a_term(iris_model, tmp_path, framework
             assert answered.startswith(b"HTTP/1.1 200"), answered
             assert answered.endswith(b'{"predictions":[0]}')
         assert server.process.wait(30) == 0
+
+
+class Waiting:
+    """A model that is there once somebody has written to a pipe."""
+
+    def __init__(self, pipe):
+        self.pipe = str(pipe)
+
+    def __reduce__(self):
+        return open, (self.pipe,)
+
+
+@pytest.mark.parametrize(("framework", "count"), [("flask", 2), ("fastapi", 2)])
+def test_who_is_told_to_end_while_it_loads_ends_well(iris_model, tmp_path, framework, count):
+    pipe, log = tmp_path / "pipe", tmp_path / "log"
+    os.mkfifo(pipe)
+    save_model(tmp_path / "model", Waiting(pipe), read_card(iris_model))
+    command = [sys.executable, "-m", "longshore.serving", f"--model={tmp_path / 'model'}", "--name=iris"]
+    command += ["--revision=iris-1", f"--framework={framework}", f"--workers={count}"]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+            wait_for(lambda: log.read_text().count("loading") == count)
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0, log.read_text()
+    assert "could not be loaded" not in log.read_text()
 
 
 @pytest.mark.parametrize(("framework", "count"), [("flask", 1), ("fastapi", 2)])
