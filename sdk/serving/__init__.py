@@ -17,6 +17,11 @@
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining
 :mod:`longshore.serving.kserve_app`        the face inside KServe's own model server
 :mod:`longshore.serving.kserve_server`     the process around that
+:mod:`longshore.serving.seldon_app`        the face inside Seldon Core 1's microservice
+:mod:`longshore.serving.seldon_protocol`   Seldon's protocol: what a message means; knows nothing of Seldon's package
+:mod:`longshore.serving.seldon_hooks`      what Seldon's microservice leaves out
+:mod:`longshore.serving.rewards`           what is counted of feedback
+:mod:`longshore.serving.explain`           why a row is answered as it is
 =========================================  ===========================================================================
 """
 

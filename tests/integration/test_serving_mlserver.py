@@ -3,7 +3,9 @@
 It runs where LONGSHORE_TEST_MLSERVER names the bin folder of an environment with it: $(tools/peer.sh mlserver).
 """
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from harness.serving import wait_for
 from longshore.client import Client, predict, probe
 from longshore.errors import DeployError, InputError
 from longshore.packaging import frame_to_rows, package_model, read_card, save_model
+from longshore.packaging.mlserver import SETTINGS_FILE
 from longshore.serving import Predictor
 from longshore.spec import Endpoint, ModelSource
 from longshore.training.data import read_table
@@ -93,6 +96,11 @@ def served(penguins_model, iris_model, houses, tmp_path_factory):
     place = tmp_path_factory.mktemp("repository")
     for directory in (penguins_model, iris_model, houses[0]):
         (place / directory.name).symlink_to(directory)
+    rewritten = shutil.copytree(penguins_model, place / "rewritten") / SETTINGS_FILE
+    settings = json.loads(rewritten.read_text())
+    for tensor in (*settings["inputs"], *settings["outputs"]):
+        tensor.pop("parameters", None)
+    rewritten.write_text(json.dumps({**settings, "name": "rewritten"}))
     with mlserver(place, tmp_path_factory.mktemp("mlserver") / "log") as endpoint:
         yield endpoint
 
@@ -153,6 +161,15 @@ def test_a_client_need_not_say_how_its_request_is_to_be_read(served, penguins_mo
     assert np.array(answer["outputs"][1]["data"]) == pytest.approx(shares.ravel())
     about = requests.get(f"{served.url}/v2/models/penguins", timeout=30).json()
     assert {one["name"]: one["datatype"] for one in about["inputs"]} == {n: types.get(n, "FP64") for n in names}
+
+
+def test_settings_that_seldon_core_2_has_written_anew(served, penguins_model, rows):
+    """Its agent keeps name, shape and datatype of each tensor, and no more."""
+    there = replace(served, model="rewritten")
+    assert predict(there, rows[:5], protocol="v2") == load(penguins_model).predict(rows[:5]).values
+    # it is read well, and MLServer cannot send the texts that it answers
+    with pytest.raises(DeployError, match="expected bytes, str found"):
+        predict(there, rows[:5], protocol="grpc-v2")
 
 
 def test_a_packaged_version_is_served_under_the_name_that_the_platform_gives(penguins_model, tmp_path, rows):
