@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, Field
@@ -39,7 +40,7 @@ def from_plain(kind: type[_T], plain: Mapping[str, Any]) -> _T:
     """
     if not isinstance(plain, Mapping):
         raise InvalidValue(kind.__name__, plain, "use a mapping of its fields")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
     for name in plain:
         if name not in known:
@@ -48,6 +49,11 @@ def from_plain(kind: type[_T], plain: Mapping[str, Any]) -> _T:
         if name not in plain and field.default is MISSING and field.default_factory is MISSING:
             raise InvalidValue(f"{kind.__name__}.{name}", None, "give a value")
     return kind(**{name: _value(hints.get(name), value) for name, value in plain.items()})
+
+
+@functools.cache
+def _hints(kind: Any) -> Mapping[str, Any]:
+    return get_type_hints(kind)
 
 
 def _value(hint: Any, value: Any) -> Any:

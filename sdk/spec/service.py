@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -159,7 +160,7 @@ class Release:
         """Name of the platform's objects."""
         return self.lane or self.service.name
 
-    @property
+    @functools.cached_property
     def revision(self) -> str:
         """Name of what runs: equal content gives an equal name, and any change that restarts a server a new one.
 

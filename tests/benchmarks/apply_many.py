@@ -1,4 +1,4 @@
-"""The process that ``bench_cluster`` measures: ``apply_many.py longshore|pool KUBECONFIG NAMESPACE COUNT``."""
+"""The process that is measured: ``apply_many.py longshore|pool deployments|models KUBECONFIG NAMESPACE COUNT``."""
 
 import json
 import resource
@@ -6,10 +6,28 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 
-def manifest(namespace: str, number: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Kind:
+    """Objects to apply.
+
+    Args:
+        group: Group and version.
+        plural: Their plural.
+        manifest: One of them, by namespace and number.
+        is_ready: Whether it is as it was asked for.
+    """
+
+    group: str
+    plural: str
+    manifest: Callable[[str, int], dict[str, Any]]
+    is_ready: Callable[[dict[str, Any]], bool]
+
+
+def deployment(namespace: str, number: int) -> dict[str, Any]:
     """A Deployment of one pod."""
     name = f"model-{number:04}"
     container = {"name": "server", "image": "server:1", "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}
@@ -19,7 +37,7 @@ def manifest(namespace: str, number: int) -> dict[str, Any]:
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": spec}
 
 
-def is_ready(deployment: dict[str, Any]) -> bool:
+def has_rolled_out(deployment: dict[str, Any]) -> bool:
     """Whether the Deployment's own status says that it has rolled out."""
     status = deployment.get("status") or {}
     return status.get("observedGeneration") == deployment["metadata"]["generation"] and bool(
@@ -27,7 +45,29 @@ def is_ready(deployment: dict[str, Any]) -> bool:
     )
 
 
-def ours(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
+def model(namespace: str, number: int) -> dict[str, Any]:
+    """A Model of Seldon Core 2, as longshore renders it."""
+    from longshore.spec import ModelSource, Release, Service
+    from longshore.targets.seldon_v2 import SeldonV2Target
+
+    source = ModelSource(uri=f"s3://models/{number}", format="sklearn", name=f"model-{number:04}")
+    release = Release(service=Service(name=f"model-{number:04}", namespace=namespace), model=source)
+    return next(m for m in SeldonV2Target().render(release) if m["kind"] == "Model")
+
+
+def is_available(model: dict[str, Any]) -> bool:
+    """Whether a Model's status says that it can be asked."""
+    conditions = (model.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+KINDS = {
+    "deployments": Kind("apps/v1", "deployments", deployment, has_rolled_out),
+    "models": Kind("mlops.seldon.io/v1alpha1", "models", model, is_available),
+}
+
+
+def ours(kind: Kind, kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
     """With longshore."""
     from longshore.cluster import ClusterRuntime, Session
 
@@ -40,19 +80,22 @@ def ours(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
 
     session = Counting.from_kubeconfig(kubeconfig)
     runtime = ClusterRuntime(session)
-    manifests = [manifest(namespace, number) for number in range(count)]
+    begun = time.perf_counter()
+    manifests = [kind.manifest(namespace, number) for number in range(count)]
     started = time.perf_counter()
     refs = runtime.apply(manifests)
     applied = time.perf_counter()
     writes = _writes(sent)
     for seen in runtime.observe(refs, deadline=time.monotonic() + 300):
-        if len(seen) == count and all(map(is_ready, seen)):
+        if len(seen) == count and all(map(kind.is_ready, seen)):
             break
     ready = time.perf_counter()
-    watches = sum(watch for _, watch in sent)
+    watches, requests = sum(watch for _, watch in sent), len(sent)
     sent.clear()
     runtime.apply(manifests)
     return {
+        "render_seconds": started - begun,
+        "requests": requests / count,
         "apply_seconds": applied - started,
         "ready_seconds": ready - started,
         "again_seconds": time.perf_counter() - ready,
@@ -66,7 +109,7 @@ def _writes(sent: list[tuple[str, bool]]) -> int:
     return sum(method != "GET" for method, _ in sent)
 
 
-def pool(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
+def pool(kind: Kind, kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
     """With a pool of threads, the Kubernetes client, and a list every second to wait."""
     from kubernetes import client, config
 
@@ -76,10 +119,13 @@ def pool(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
     api = client.ApiClient(configuration)
     writes = 0
 
-    def apply(number: int) -> None:
+    begun = time.perf_counter()
+    manifests = [kind.manifest(namespace, number) for number in range(count)]
+    rendered = time.perf_counter() - begun
+
+    def apply(body: dict[str, Any]) -> None:
         nonlocal writes
-        body = manifest(namespace, number)
-        path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{body['metadata']['name']}"
+        path = f"/apis/{kind.group}/namespaces/{namespace}/{kind.plural}/{body['metadata']['name']}"
         api.call_api(
             path,
             "PATCH",
@@ -94,7 +140,7 @@ def pool(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
     def all_of() -> float:
         started = time.perf_counter()
         with ThreadPoolExecutor(8) as threads:
-            list(threads.map(apply, range(count)))
+            list(threads.map(apply, manifests))
         return time.perf_counter() - started
 
     started = time.perf_counter()
@@ -102,14 +148,16 @@ def pool(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
     custom = client.CustomObjectsApi(api)
     lists = 0
     while True:
-        found = custom.list_namespaced_custom_object("apps", "v1", namespace, "deployments")["items"]
+        found = custom.list_namespaced_custom_object(*kind.group.split("/"), namespace, kind.plural)["items"]
         lists += 1
-        if len(found) == count and all(map(is_ready, found)):
+        if len(found) == count and all(map(kind.is_ready, found)):
             break
         time.sleep(1)
     ready = time.perf_counter() - started
     again = all_of()
     return {
+        "render_seconds": rendered,
+        "requests": (first + lists) / count,
         "apply_seconds": seconds,
         "ready_seconds": ready,
         "again_seconds": again,
@@ -119,11 +167,11 @@ def pool(kubeconfig: str, namespace: str, count: int) -> dict[str, float]:
     }
 
 
-WAYS: dict[str, Callable[[str, str, int], dict[str, float]]] = {"longshore": ours, "pool": pool}
+WAYS: dict[str, Callable[[Kind, str, str, int], dict[str, float]]] = {"longshore": ours, "pool": pool}
 
 if __name__ == "__main__":
-    way, path, space, number = sys.argv[1:]
-    told = WAYS[way](path, space, int(number))
+    way, what, path, space, number = sys.argv[1:]
+    told = WAYS[way](KINDS[what], path, space, int(number))
     # on Linux in kilobytes
     told["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     print(json.dumps(told))

@@ -139,7 +139,8 @@ def their_detections(cluster: Cluster) -> list[float]:
 def worker(cluster: Cluster, how: str) -> dict[str, float]:
     """Apply the objects in a process of its own, wait for all, and apply them again."""
     namespace = cluster.namespace()
-    command = [sys.executable, str(HERE / "apply_many.py"), how, str(cluster.kubeconfig), namespace, str(OBJECTS)]
+    where = [str(cluster.kubeconfig), namespace, str(OBJECTS)]
+    command = [sys.executable, str(HERE / "apply_many.py"), how, "deployments", *where]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, float] = json.loads(done.stdout)
     return told
