@@ -40,7 +40,7 @@ def from_plain(kind: type[_T], plain: Mapping[str, Any]) -> _T:
     """
     if not isinstance(plain, Mapping):
         raise InvalidValue(kind.__name__, plain, "use a mapping of its fields")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     known: dict[str, Field[Any]] = kind.__dataclass_fields__  # type: ignore[attr-defined]
     for name in plain:
         if name not in known:
