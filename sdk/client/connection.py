@@ -50,6 +50,7 @@ class Client:
             ``grpc``).
         access: Token and certificates.
         timeout_seconds: For each request.
+        sticky: Keep to the revision that answers first, as long as it is there: over ``v2``, on Seldon Core 2.
 
     Raises:
         ConfigError: If the endpoint does not speak the protocol, or a certificate cannot be read.
@@ -63,16 +64,22 @@ class Client:
         protocol: str | None = None,
         access: Access | None = None,
         timeout_seconds: float = 30,
+        sticky: bool = False,
     ) -> None:
         self.endpoint = endpoint
         self.protocol = _settle(endpoint, protocol)
+        if sticky and self.protocol != "v2":
+            raise InvalidValue("sticky", sticky, "over v2, a client of Seldon Core 2 can keep to a revision")
         self._timeout_seconds = timeout_seconds
         access = access or Access()
         # what the user says counts for more
         self._ca = None if endpoint.ca is None or access.ca_file is not None else _CaFile.of(endpoint.ca)
         if self._ca is not None:
             access = replace(access, ca_file=self._ca.path)
-        self._transport = _TRANSPORTS[self.protocol](endpoint, access)
+        transport: Any = _TRANSPORTS[self.protocol](endpoint, access)
+        if sticky:
+            transport.sticky = True
+        self._transport: Transport = transport
 
     def __enter__(self) -> Client:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -35,6 +36,12 @@ _TEXTS: Final = {"content_type": "str"}
 """Has them take bytes for texts, which over gRPC they are not otherwise."""
 
 _OUTPUT: Final = "predict"
+
+_ROUTE: Final = "x-seldon-route"
+"""Seldon Core 2's header: who answered, ``:MODEL_VERSION:``; sent back, it leads there again."""
+
+_ANSWERED: Final = re.compile(r":([^:]+?)(?:_\d+|\.pipeline):")
+_NOT_FOUND: Final = 404
 
 
 @functools.cache
@@ -101,14 +108,27 @@ def _decoded(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
+def _who(route: str, revision: str) -> str | None:
+    """The revision that a route of Seldon's leads to, None if it says nothing."""
+    names = _ANSWERED.findall(route)
+    return revision if revision in names else next(iter(names), None)
+
+
 class Rest:
-    """Open Inference Protocol over REST."""
+    """Open Inference Protocol over REST.
+
+    Attributes:
+        sticky: Whether to keep to the revision that answered first, where answers say how.
+    """
 
     def __init__(self, endpoint: Endpoint, access: Access) -> None:
         kserve = _kserve()
         import httpx
 
+        self.sticky = False
         self._endpoint, self._access = endpoint, access
+        self._route, self._kept, self._status = "", "", 0
+        told = self
         self._url = endpoint.url.rstrip("/")
         secure = self._url.startswith("https")
         name = tls_name(endpoint, self._url) if secure else None
@@ -117,13 +137,28 @@ class Rest:
             async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
                 if name is not None:
                     request.extensions["sni_hostname"] = name
-                return await super().handle_async_request(request)
+                response = await super().handle_async_request(request)
+                told._route, told._status = response.headers.get(_ROUTE, ""), response.status_code
+                return response
 
         # with a transport of its own, it takes no proxy from the environment
         transport = Transport(verify=access.trust() if secure else True)
         self._client = kserve.InferenceRESTClient(kserve.RESTConfig(transport=transport, protocol="v2"))
 
     def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
+        try:
+            answer = self._infer(rows, timeout_seconds)
+        except LongshoreError:
+            if not self._kept or self._status != _NOT_FOUND:
+                raise
+            # who answered has ended: whoever does now is kept to from here on
+            self._kept = ""
+            answer = self._infer(rows, timeout_seconds)
+        if self.sticky:
+            self._kept = self._kept or self._route
+        return answer
+
+    def _infer(self, rows: list[Row], timeout_seconds: float) -> Answer:
         request = _request(self._endpoint, rows, lambda _: None)
         url = f"{self._url}/v2/models/{self._endpoint.model}/infer"
         response = self._ask(
@@ -140,18 +175,19 @@ class Rest:
             self._url, self._endpoint.model, headers=self._headers(), timeout=timeout_seconds
         )
         try:
-            return self._endpoint.revision if self._ask(url, asked) else None
+            ready = self._ask(url, asked)
         except LongshoreError:
             return None
+        return (_who(self._route, self._endpoint.revision) or self._endpoint.revision) if ready else None
 
     def close(self) -> None:
         _run(self._client.close())
 
     def _headers(self) -> dict[str, str]:
-        return {**self._endpoint.headers, **self._access.headers()}
+        kept = {_ROUTE: self._kept} if self._kept else {}
+        return {**self._endpoint.headers, **kept, **self._access.headers()}
 
-    @staticmethod
-    def _ask(url: str, asked: Coroutine[Any, Any, _T]) -> _T:
+    def _ask(self, url: str, asked: Coroutine[Any, Any, _T]) -> _T:
         import httpx
 
         try:
@@ -162,6 +198,9 @@ class Rest:
             kind = DeployError if isinstance(error, httpx.TimeoutException) else NotReached
             raise kind(f"{url} did not answer: {_reason(error)}") from error
         except (KeyError, ValueError) as error:
+            if self._status >= 400:
+                # a gateway that knows nobody by this name says so without a word
+                raise refused(url, self._status, "") from error
             raise DeployError(f"{url} answered what is not of the Open Inference Protocol: {error!r}") from error
 
 

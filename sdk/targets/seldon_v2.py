@@ -116,7 +116,7 @@ class SeldonV2Target:
             headers={"seldon-model": f"{service.name}.experiment"},
             revision_headers={"seldon-model": own},
             protocols=("v2", "grpc-v2"),
-            takes="tensors",
+            takes="rows" if _takes_rows(release, options) else "tensors",
         )
 
 
@@ -142,6 +142,11 @@ def requirements_of(release: Release) -> tuple[str, ...]:
             f"Seldon's Servers load {', '.join(sorted(_KNOWN))}: say in SeldonV2Options.requirements what it needs",
         )
     return (wanted,)
+
+
+def _takes_rows(release: Release, options: SeldonV2Options) -> bool:
+    """Whether a packaged model answers itself: the settings beside it have MLServer make a table of named columns."""
+    return release.model.digest is not None and options.pipeline is None and "sklearn" in requirements_of(release)
 
 
 def _not_offered(wanted: Sequence[str], servers: Sequence[Manifest]) -> str | None:

@@ -322,6 +322,8 @@ def test_clients_keep_one_name_and_a_revision_has_its_own():
     outside = endpoint.through("https://203.0.113.7")
     assert (outside.url, outside.headers) == ("https://203.0.113.7", endpoint.headers)
     assert outside.at_revision().headers == own.headers
+    packaged = release(model=replace(MODEL, digest="sha256:" + "0" * 64))
+    assert (endpoint.takes, TARGET.endpoint(packaged, []).takes) == ("tensors", "rows")
     flow = TARGET.endpoint(release(options=replace(FLOW, mesh_namespace="seldon-mesh")), [])
     assert flow.url == "http://seldon-mesh.seldon-mesh.svc.cluster.local"
     assert flow.at_revision().headers["seldon-model"] == f"{flow.revision}.pipeline"
