@@ -9,15 +9,21 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http import httptools_impl
 
 from longshore.errors import MissingExtra
 
 __all__ = ["DaphneListener", "Listener", "Together", "UvicornListener", "check_daphne", "listener_of", "run_loop"]
+
+
+_HIGH_WATER: Final = 4 * 2**20
+
+# Uvicorn stops reading at each 64 KiB until the application has taken them, and this one wants bodies whole
+httptools_impl.HIGH_WATER_LIMIT = _HIGH_WATER
 
 
 class Listener(Protocol):
@@ -90,7 +96,7 @@ class Together:
             self._transport.writelines(parts)
 
 
-class _Protocol(HttpToolsProtocol):
+class _Protocol(httptools_impl.HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Together(transport, self.loop))  # type: ignore[arg-type]
 
