@@ -33,7 +33,8 @@ class BinCounter:
     def __init__(self, baseline: Sequence[FeatureBins], names: Sequence[str], counts: ModelMetrics) -> None:
         self._baseline, self._names, self._counts = baseline, names, counts
         self._lock = threading.Lock()
-        self._kept: list[pd.DataFrame | np.ndarray] = []
+        # arrays of all columns, or for a table one for each
+        self._kept: list[np.ndarray | list[np.ndarray]] = []
         pictures = any(bins.kind == "image" for bins in baseline)
         self._rows, self._limit = 0, _ROWS_OF_PICTURES if pictures else _ROWS
         # counted, and not told yet
@@ -47,8 +48,13 @@ class BinCounter:
         """
         if not self._baseline:
             return
+        if isinstance(features, pd.DataFrame):
+            # to put tables together, or to count each, would keep requests waiting for seconds now and then
+            part: np.ndarray | list[np.ndarray] = [values.to_numpy() for _, values in features.items()]
+        else:
+            part = features
         with self._lock:
-            self._kept.append(features)
+            self._kept.append(part)
             self._rows += len(features)
             due = self._rows >= self._limit
         if due:
@@ -71,11 +77,13 @@ class BinCounter:
     def _count(self) -> None:
         with self._lock:
             kept, self._kept, self._rows = self._kept, [], 0
-        arrays = [part for part in kept if isinstance(part, np.ndarray)]
-        found = [bin_counts(self._baseline, part) for part in kept if isinstance(part, pd.DataFrame)]
-        if arrays:
-            whole = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-            found.append(array_bin_counts(self._baseline, self._names, whole))
+        found = list[Mapping[str, list[int]]]()
+        if arrays := [part for part in kept if isinstance(part, np.ndarray)]:
+            found.append(array_bin_counts(self._baseline, self._names, _joined(arrays)))
+        if tables := [part for part in kept if isinstance(part, list)]:
+            columns = [_joined(parts) for parts in zip(*tables, strict=True)]
+            table = pd.DataFrame(dict(zip(self._names, columns, strict=True)), copy=False)
+            found.append(bin_counts(self._baseline, table))
         with self._lock:
             for counted in found:
                 for feature, numbers in counted.items():
@@ -83,3 +91,7 @@ class BinCounter:
 
     def _zeros(self) -> Mapping[str, np.ndarray]:
         return {bins.name: np.zeros(bins.size, dtype=np.int64) for bins in self._baseline}
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -23,7 +23,7 @@ __all__ = ["DaphneListener", "Listener", "Together", "UvicornListener", "check_d
 _HIGH_WATER: Final = 4 * 2**20
 
 # Uvicorn stops reading at each 64 KiB until the application has taken them, and this one wants bodies whole
-httptools_impl.HIGH_WATER_LIMIT = _HIGH_WATER
+httptools_impl.HIGH_WATER_LIMIT = _HIGH_WATER  # type: ignore[attr-defined]
 
 
 class Listener(Protocol):

@@ -5,15 +5,19 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from longshore.errors import DigestMismatch, InputError, ModelError
 from longshore.monitoring import assess, bin_counts, summarise
-from longshore.packaging import LoadedModel, frame_to_rows, load_model, save_model
+from longshore.packaging import LoadedModel, frame_to_rows, load_model, rows_to_frame, save_model
+from longshore.packaging import bin_counts as frame_counts
 from longshore.serving import Predictor
+from longshore.serving.drift import BinCounter
 from longshore.serving.metrics import Metrics
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
@@ -241,6 +245,21 @@ def test_what_is_counted_is_what_drift_is_measured_with(predictor, table):
     counted = bin_counts(samples(predictor.metrics), revision=IDENTITY["revision"])
     assert counted == {bins.name: list(bins.counts) for bins in predictor.card.baseline}
     assert assess(predictor.card.baseline, counted).verdict == "none"
+
+
+@pytest.mark.parametrize("kept", [1, 7, 4096])
+def test_rows_are_counted_whatever_is_kept_of_them(predictor, table, kept, monkeypatch):
+    monkeypatch.setattr("longshore.serving.drift._ROWS", kept)
+    card, told = predictor.card, []
+    counter = BinCounter(card.baseline, card.signature.names, SimpleNamespace(count_bins=told.append))
+    frames = [rows_to_frame(card.signature, [row]) for row in frame_to_rows(card.signature, table)[:20]]
+    for frame in frames:
+        counter.add(frame)
+    counter.flush()
+    assert told == [frame_counts(card.baseline, pd.concat(frames, ignore_index=True))]
+    counter.retire()
+    counter.add(frames[0])
+    assert told[-1] == frame_counts(card.baseline, frames[0])
 
 
 def test_refused_rows_and_the_first_prediction_are_not_counted(predictor):
