@@ -50,6 +50,9 @@ TIME_LIMIT_SECONDS: Final = 60.0
 _LONGEST: Final = 512
 """A model's name has at most 63 characters, so no path of these routes is longer."""
 
+_MANY_ROWS: Final = 256
+"""From so many on, numbers are answered from an array."""
+
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _TRACE: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
@@ -323,9 +326,10 @@ class Exchange:
         self._size = len(body)
         call = self._read(body)
         self._rows = len(call.ask)
-        if self.predictor.capture is None:
-            return call
-        return replace(call, ask=replace(call.ask, request_id=self.request_id))
+        changes: dict[str, Any] = {} if self._rows < _MANY_ROWS else {"arrays": True}
+        if self.predictor.capture is not None:
+            changes["request_id"] = self.request_id
+        return replace(call, ask=replace(call.ask, **changes)) if changes else call
 
     def _read(self, body: bytes) -> Call:
         if self._protocol == "v1":

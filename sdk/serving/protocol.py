@@ -122,8 +122,8 @@ def measured(predictor: Predictor, protocol: str) -> Iterator[Asked]:
 
 
 def encode(content: Any) -> bytes:
-    """An answer as JSON."""
-    return orjson.dumps(content)
+    """An answer as JSON; arrays of numbers may be in it."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,7 @@ def read_v2(predictor: Predictor, content: Any) -> Call:
             "predict_proba": {
                 "datatype": "FP64",
                 "shape": [rows, len(signature.classes or ())],
-                "data": [share for row in done.probabilities or () for share in row],
+                "data": _flat_shares(done.probabilities),
             },
         }
         answered: dict[str, Any] = {"model_name": predictor.name}
@@ -237,6 +237,12 @@ def read_v2(predictor: Predictor, content: Any) -> Call:
         return answered
 
     return Call(ask, answer)
+
+
+def _flat_shares(shares: list[list[float]] | np.ndarray | None) -> list[float] | np.ndarray:
+    if isinstance(shares, np.ndarray):
+        return shares.reshape(-1)
+    return [share for row in shares or () for share in row]
 
 
 def _wanted_outputs(predictor: Predictor, outputs: Any) -> list[str]:

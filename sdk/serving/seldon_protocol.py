@@ -158,7 +158,7 @@ def _read_data(predictor: Predictor, data: Any, wanted: Wanted) -> Call:
     numbers = wanted.probabilities or _numeric(signature)
 
     def answer(done: Prediction) -> dict[str, Any]:
-        values: Sequence[Any] = done.values if done.probabilities is None else done.probabilities
+        values: Any = done.values if done.probabilities is None else done.probabilities
         labels = [] if done.probabilities is None else [str(label) for label in signature.classes or ()]
         if kind == "ndarray" or not numbers:
             return {"data": {"names": labels, "ndarray": values}}

@@ -166,6 +166,52 @@ def test_columns_as_tensors_and_null_values_come_to_the_same(application):
     assert "the model failed" in broken["error"]
 
 
+class Answering:
+    """A model that answers what it is told to, however many rows it is asked."""
+
+    def __init__(self, values, shares):
+        self.values, self.shares = values, shares
+
+    def predict(self, rows):
+        return self.values[: len(rows)]
+
+    def predict_proba(self, rows):
+        return self.shares[: len(rows)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(600) % 3,
+        np.random.default_rng(0).normal(0, 1e5, 600),
+        np.full(1200, 0.1 + 0.2)[::2],
+        np.full(600, 0.1, np.float32),
+        np.array(["a", "b"] * 300),
+        np.array([True, False] * 300),
+    ],
+    ids=["whole", "float", "apart", "float32", "strings", "booleans"],
+)
+def test_many_rows_are_answered_as_each_is(directory, predictor, values):
+    shares = np.random.default_rng(1).random((600, 3))
+    loaded = LoadedModel(model=Answering(values, shares), card=predictor.card, directory=directory)
+    application = Application.of(Predictor(loaded, name="iris", digest=None, version=None, revision="iris-1"))
+    rows = [ROWS[0]] * 600
+    parameters = {"probabilities": True}
+    v1 = told(application, "POST", PREDICT, {"instances": rows, "parameters": parameters})
+    wanted = [{"name": "predict"}, {"name": "predict_proba"}]
+    v2 = told(application, "POST", INFER, {"inputs": [tensor(rows)], "outputs": wanted})
+    # too few rows to be answered as an array
+    few = told(application, "POST", PREDICT, {"instances": rows[:100], "parameters": parameters})
+    assert v1["predictions"] == values.tolist()
+    assert v1["predictions"][:100] == few["predictions"]
+    assert v1["probabilities"] == shares.tolist()
+    assert v1["probabilities"][:100] == few["probabilities"]
+    assert [output["data"] for output in v2["outputs"]] == [values.tolist(), shares.ravel().tolist()]
+    assert application.answer(Request("POST", PREDICT, body=json.dumps({"instances": rows}).encode())).body.startswith(
+        b'{"predictions":[' + json.dumps(values[0].item()).encode() + b","
+    )
+
+
 def binary(rows, **more):
     raw = np.array(rows, "<f4").tobytes()
     described = tensor(rows, datatype="FP32", parameters={"binary_data_size": len(raw)})
