@@ -177,8 +177,9 @@ class Rest:
         try:
             ready = self._ask(url, asked)
         except LongshoreError:
-            return None
-        return (_who(self._route, self._endpoint.revision) or self._endpoint.revision) if ready else None
+            ready = False
+        # Seldon's agent lets nothing but predictions through; who stands before it says whom it led to
+        return _who(self._route, self._endpoint.revision) or (self._endpoint.revision if ready else None)
 
     def close(self) -> None:
         _run(self._client.close())

@@ -2,7 +2,8 @@
 
 Each revision is a Model of its own, named after it: Seldon's status never says which version of an object it is about,
 so only a name that was never used before tells. An Experiment named after the service shares the requests out. Its
-name is what clients ask for, for good: ``NAME.experiment``, as the model in the path or in the header ``seldon-model``.
+name is what clients ask for, for good: ``NAME.experiment`` in the header ``seldon-model``. The model in a request's
+path must not have that dot: Seldon's agent, which puts in the one that was drawn, would leave the rest behind it.
 
 Of an Experiment's candidates, Seldon leads requests to those before the first one that has no replica that answers; to
 the others, and to the mirror, it does not. So a Model is brought up first, is named in the Experiment once it is
@@ -108,11 +109,11 @@ class SeldonV2Target:
         return Endpoint(
             name=service.name,
             url=url,
-            model=f"{service.name}.experiment",
+            model=service.name,
             revision=release.revision,
             ingress_path="",
             revision_url=url,
-            revision_model=own,
+            revision_model=release.revision,
             headers={"seldon-model": f"{service.name}.experiment"},
             revision_headers={"seldon-model": own},
             protocols=("v2", "grpc-v2"),

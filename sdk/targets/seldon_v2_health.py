@@ -118,7 +118,9 @@ def _model(wanted: Manifest, model: Manifest, observed: Sequence[Manifest]) -> H
         return Health.progressing(f"{loaded} of {fewest} replicas of the Model {name} are loaded")
     state, words = _state(ready)
     if state in _FAILED:
-        return Health.failed(f"Seldon cannot load the Model {name}: {words or state}")
+        # of what its server raised, a code is all that comes through
+        more = " (the log of its Server says why)" if _RPC in words and _REFUSED not in words else ""
+        return Health.failed(f"Seldon cannot load the Model {name}: {words or state}{more}")
     if state == "ScheduleFailed":
         return Health.stalled(f"no Server takes the Model {name}: {words or state}{_why_not(wanted, observed)}")
     if _RPC in words:

@@ -29,8 +29,9 @@ class Mesh:
 
     async def __call__(self, scope, receive, send):
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        # without the header, the model in the path is taken for it
-        name = headers.get("seldon-model") or scope["path"].split("/")[3]
+        name = headers["seldon-model"]
+        # the agent puts another name in its place, up to a dot
+        assert "." not in scope["path"].split("/")[3]
         candidates, route = self.routes.get(name, []), headers.get("x-seldon-route")
         if route is not None:
             model = next((one for one in candidates if len(candidates) > 1 and f":{one}_1:" == route), None)
@@ -41,13 +42,14 @@ class Mesh:
         if model is None:
             await self._answer(send, 404, b"", [])
             return
+        told = [(b"x-seldon-route", f":{model}_1:".encode())]
         if scope["method"] == "GET":
-            body = {"name": model, "ready": True}
-        else:
-            rows = json.loads((await receive())["body"])["inputs"][0]["shape"][0]
-            output = {"name": "predict", "datatype": "FP64", "shape": [rows], "data": [float(model[-1])] * rows}
-            body = {"model_name": model, "outputs": [output]}
-        await self._answer(send, 200, json.dumps(body).encode(), [(b"x-seldon-route", f":{model}_1:".encode())])
+            # the agent knows predictions only
+            await self._answer(send, 400, b"Failed to get path termination for request", told)
+            return
+        rows = json.loads((await receive())["body"])["inputs"][0]["shape"][0]
+        output = {"name": "predict", "datatype": "FP64", "shape": [rows], "data": [float(model[-1])] * rows}
+        await self._answer(send, 200, json.dumps({"model_name": model, "outputs": [output]}).encode(), told)
 
     async def _answer(self, send, status, body, extra):
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
@@ -79,7 +81,7 @@ def endpoint(mesh, server):
     return Endpoint(
         name="iris",
         url=server[1],
-        model="iris.experiment",
+        model="iris",
         revision="iris-2",
         revision_url=server[1],
         revision_model="iris-2",
@@ -93,11 +95,6 @@ def test_requests_are_shared_out_and_a_revision_is_asked_by_its_own_name(endpoin
     with Client(endpoint) as client:
         assert [client.predict(ROWS) for _ in range(4)] == [[1.0, 1.0], [2.0, 2.0]] * 2
     assert predict(endpoint.at_revision(), ROWS) == [2.0, 2.0]
-
-
-def test_a_name_in_the_path_is_enough(endpoint):
-    assert predict(replace(endpoint, headers={}), ROWS) == [1.0, 1.0]
-    assert predict(replace(endpoint, headers={}, model="iris-2"), ROWS) == [2.0, 2.0]
 
 
 def test_a_client_keeps_to_the_revision_that_answered_first(endpoint, mesh):

@@ -315,7 +315,7 @@ def test_clients_keep_one_name_and_a_revision_has_its_own():
     endpoint = TARGET.endpoint(wanted, [])
     assert endpoint.url == "http://seldon-mesh.prod.svc.cluster.local"
     assert endpoint.in_cluster == ("seldon-mesh", "prod")
-    assert endpoint.headers == {"seldon-model": "iris.experiment"}
+    assert (endpoint.model, endpoint.headers) == ("iris", {"seldon-model": "iris.experiment"})
     assert endpoint.protocols == ("v2", "grpc-v2")
     own = endpoint.at_revision()
     assert (own.url, own.model, own.headers) == (endpoint.url, wanted.revision, {"seldon-model": wanted.revision})
@@ -372,6 +372,11 @@ def not_ready(message, reason=""):
 MODEL_WORDS = {
     "loading": (not_ready("ModelProgressing"), HealthState.PROGRESSING, "ModelProgressing"),
     "failed": (not_ready("ModelFailed", "rclone: no such bucket"), HealthState.FAILED, "rclone: no such bucket"),
+    "corrupt": (
+        not_ready("ModelFailed", "rpc error: code = Internal desc = 110"),
+        HealthState.FAILED,
+        "desc = 110 (the log of its Server says why)",
+    ),
     "as Seldon 2.2 says it": (not_ready("no such bucket", "ModelFailed"), HealthState.FAILED, "no such bucket"),
     "no room": (
         not_ready("ScheduleFailed", "no matching server had enough suitable replicas"),
