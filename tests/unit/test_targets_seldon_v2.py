@@ -7,11 +7,13 @@ import pytest
 from longshore.errors import InvalidValue
 from longshore.spec import (
     HealthState,
+    KServeOptions,
     ModelSource,
     Release,
     Resources,
     Router,
     Scaling,
+    SeldonOptions,
     SeldonV2Explainer,
     SeldonV2Options,
     SeldonV2Pipeline,
@@ -542,3 +544,18 @@ def test_a_server_of_its_own_comes_first():
     assert health(wanted, model=no_server, others=[missing]).state is HealthState.STALLED
     up = with_status(made, condition("Ready"))
     assert health(wanted, others=[up]).state is HealthState.READY
+
+
+@pytest.mark.parametrize(
+    ("platform", "kind"), [("seldon", "SeldonDeployment"), ("seldon-v2", "Experiment"), ("kserve", "InferenceService")]
+)
+def test_one_service_for_all_three_platforms_while_somebody_moves(platform, kind):
+    wanted = release(
+        options=SeldonV2Options(storage_secret="store-rclone"),
+        seldon=SeldonOptions(storage_secret="store-env"),
+        kserve=KServeOptions(storage_secret="store-annotated"),
+        resources=Resources(memory="512Mi"),
+    )
+    target = target_of(platform)
+    assert target.objects(wanted.service)[0].kind == kind
+    assert kind in {manifest["kind"] for manifest in target.render(wanted)}
