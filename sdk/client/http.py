@@ -14,7 +14,7 @@ from longshore.spec import Endpoint
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Http"]
+__all__ = ["Http", "no_trust"]
 
 _NOBODY_YET: Final = frozenset({429, 502, 503, 504})
 """Of who stands in front, or of a server that does not answer just now: these do not tell who would."""
@@ -77,7 +77,7 @@ class Http:
         except requests.Timeout as error:
             raise DeployError(f"{url} did not answer: {error}") from error
         except requests.exceptions.SSLError as error:
-            raise _no_trust(url, error) or NotReached(f"{url} did not answer: {error}") from error
+            raise no_trust(url, error) or NotReached(f"{url} did not answer: {error}") from error
         except (requests.RequestException, OSError) as error:
             raise NotReached(f"{url} did not answer: {error}") from error
         if response.status_code != 200:
@@ -112,7 +112,7 @@ class Http:
             )
         except requests.exceptions.SSLError as error:
             # waiting would not help
-            if (told := _no_trust(url, error)) is not None:
+            if (told := no_trust(url, error)) is not None:
                 raise told from error
             return 0, None
         except requests.RequestException:
@@ -129,7 +129,7 @@ class Http:
         self._session.close()
 
 
-def _no_trust(url: str, error: BaseException) -> DeployError | None:
+def no_trust(url: str, error: BaseException) -> DeployError | None:
     """The error to raise for a certificate that is not to be trusted; None if something else is wrong."""
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, ssl.SSLCertVerificationError):

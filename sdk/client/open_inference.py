@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from longshore.client.access import Access, tls_name
 from longshore.client.answers import Answer
+from longshore.client.http import no_trust
 from longshore.client.refusals import NotReached, refused
 from longshore.client.rpc import refused_rpc, target_of
 from longshore.client.tensors import Row, Tensor, as_tensors, without_gaps
@@ -197,7 +198,7 @@ class Rest:
             raise _refusal(url, error.response) from error
         except httpx.HTTPError as error:
             kind = DeployError if isinstance(error, httpx.TimeoutException) else NotReached
-            raise kind(f"{url} did not answer: {_reason(error)}") from error
+            raise no_trust(url, error) or kind(f"{url} did not answer: {_reason(error)}") from error
         except (KeyError, ValueError) as error:
             if self._status >= 400:
                 # a gateway that knows nobody by this name says so without a word
