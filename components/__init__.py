@@ -11,7 +11,7 @@ _STAGES: Final = {
     "validate": ("validate_data", "evaluate_model", "validate_model"),
     "train": ("train_sklearn", "train_torch", "train_tensorflow"),
     "register": ("register_model",),
-    "package": ("package_model", "package_onnx"),
+    "package": ("package_model", "package_onnx", "package_torchserve", "package_tensorflow", "package_triton"),
     "deploy": (
         "deploy_model",
         "deploy_kserve",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["home", "local_state", "model_repository", "registry_uri", "runs"]
+__all__ = ["home", "local_state", "model_repository", "package_repository", "registry_uri", "runs"]
 
 
 def home() -> Path:
@@ -21,6 +21,15 @@ def registry_uri() -> str:
 def model_repository() -> str:
     """Folder of packaged models, one folder per name and version."""
     return str(home() / "models")
+
+
+def package_repository(server: str) -> str:
+    """Folder of what is packaged for a server of another kind, one folder per name and version.
+
+    Args:
+        server: Such as ``torchserve``.
+    """
+    return str(home() / server)
 
 
 def local_state() -> Path:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         save_onnx,
         verify,
     )
+    from longshore.packaging.tfserving import Batching, ServedModel, config_files, package_tensorflow
+    from longshore.packaging.torchserve import Workers, package_torchserve
+    from longshore.packaging.triton import TritonOptions, package_triton
 
 _HOME: Final = {
     **dict.fromkeys(("MatrixReader", "take_arrays"), "longshore.packaging.arrays"),
@@ -39,25 +42,36 @@ _HOME: Final = {
         ("directory_digest", "package_model", "read_card", "save_files", "save_model", "save_onnx", "verify"),
         "longshore.packaging.model",
     ),
+    **dict.fromkeys(("Batching", "ServedModel", "config_files", "package_tensorflow"), "longshore.packaging.tfserving"),
+    **dict.fromkeys(("Workers", "package_torchserve"), "longshore.packaging.torchserve"),
+    **dict.fromkeys(("TritonOptions", "package_triton"), "longshore.packaging.triton"),
 }
 
 __all__ = [
+    "Batching",
     "Column",
     "FeatureBins",
     "Feed",
     "LoadedModel",
     "MatrixReader",
     "ModelCard",
+    "ServedModel",
     "Signature",
+    "TritonOptions",
+    "Workers",
     "array_bin_counts",
     "bin_counts",
     "bin_index",
     "columns_to_frame",
+    "config_files",
     "conform",
     "directory_digest",
     "frame_to_rows",
     "load_model",
     "package_model",
+    "package_tensorflow",
+    "package_torchserve",
+    "package_triton",
     "predict_directly",
     "read_card",
     "rows_to_frame",

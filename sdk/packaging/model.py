@@ -33,6 +33,7 @@ __all__ = [
     "save_files",
     "save_model",
     "save_onnx",
+    "store",
     "verified_card",
     "verify",
 ]
@@ -260,13 +261,30 @@ def package_model(source: ModelSource, repository: str, *, name: str, version: s
         ModelError: If other content is stored there under that version.
         StorageError: If the source cannot be read or the repository cannot be written.
     """
+    result = replace(source, name=name, version=version)
+    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
+        local = storage.fetch_directory(source.uri, Path(scratch))
+        verify(local, source.digest)
+        uri, digest = store(local, repository, name=name, version=version)
+        return replace(result, uri=uri, digest=digest)
+
+
+def store(local: Path, repository: str, *, name: str, version: str) -> tuple[str, str]:
+    """Copy a model directory to its place in a repository; see :func:`package_model`.
+
+    Args:
+        local: The directory.
+        repository: Path or URI of the repository.
+        name: Name that the model gets.
+        version: Version that it gets, a string of digits.
+
+    Returns:
+        Its URI there, and its digest.
+    """
     check_dns_label("name", name)
     target = storage.join(repository, name, version)
-    result = replace(source, uri=target, name=name, version=version)
+    digest = directory_digest(local)
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
-        local = storage.fetch_directory(source.uri, Path(scratch, "source"))
-        verify(local, source.digest)
-        digest = directory_digest(local)
         if _is_stored(target):
             existing = directory_digest(storage.fetch_directory(target, Path(scratch, "existing")))
             if existing != digest:
@@ -274,11 +292,10 @@ def package_model(source: ModelSource, repository: str, *, name: str, version: s
                     f"{target} already holds another model ({existing}, the new one is {digest}): "
                     "versions are never overwritten, give the model a new one"
                 )
-            uri = str(storage.local_path(target).absolute()) if storage.is_local(target) else target
-        else:
-            uri = storage.copy_tree(local, target, last=CARD_FILE)
-            verify(storage.fetch_directory(uri, Path(scratch, "copy")), digest)
-        return replace(result, uri=uri, digest=digest)
+            return str(storage.local_path(target).absolute()) if storage.is_local(target) else target, digest
+        uri = storage.copy_tree(local, target, last=CARD_FILE)
+        verify(storage.fetch_directory(uri, Path(scratch, "copy")), digest)
+        return uri, digest
 
 
 def _is_stored(uri: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from longshore.errors import ConfigError, MissingExtra, TrainingError
 from longshore.packaging.card import Feed
 from longshore.packaging.savedmodel import import_tensorflow
+from longshore.packaging.tfserving import WARMUP_FILE, warmup_record
 from longshore.training.examples import Examples, make_examples
 from longshore.training.loop import run_epochs
 from longshore.training.networks import Recipe, TrainedNetwork, build_network, network_card, quiet
@@ -166,7 +167,7 @@ def train_tensorflow(
         served = Served(built, feeds, signature.inputs, plan, vectorize, classes=signature.classes, scale=scale)
         learner = TensorFlowLearner(served, training, Batches(examples.validation, feeds, signature), recipe)
         course = run_epochs(learner, epochs=epochs, patience=patience, seed=seed, checkpoints=kept)
-        files = _export(served, training(slice(0, 2)))
+        files = _export(served, feeds, training(slice(0, 2)))
     card = network_card(
         examples,
         recipe,
@@ -218,21 +219,23 @@ def _vectorizer(examples: Examples, recipe: Recipe) -> Any:
     return layer
 
 
-def _export(served: Any, example: Mapping[str, np.ndarray]) -> dict[str, bytes]:
-    """The files of a SavedModel that answers as the network does."""
+def _export(served: Any, feeds: Sequence[Feed], example: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """The files of a SavedModel that answers as the network does, with a request for servers to warm up with."""
     import tempfile
 
     import tensorflow as tf
 
     expected = {name: tensor.numpy() for name, tensor in served.answer(_constants(example)).items()}
-    with tempfile.TemporaryDirectory(prefix="longshore-") as folder:
+    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
+        folder = Path(scratch)
         with quiet("tensorflow", "absl"):
-            tf.saved_model.save(served, folder, signatures=served.signatures())
-        loaded = tf.saved_model.load(folder)
+            tf.saved_model.save(served, scratch, signatures=served.signatures())
+        loaded = tf.saved_model.load(scratch)
         answers = loaded.signatures["serving_default"](**_constants(example))
-        files = {
-            path.relative_to(folder).as_posix(): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()
-        }
+        (folder / WARMUP_FILE).parent.mkdir(exist_ok=True)
+        with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
+            writer.write(warmup_record("model", example, {feed.name: feed.datatype for feed in feeds}))
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for name, values in expected.items():
         given = answers[name].numpy()
         same = np.allclose(given, values, rtol=_TOLERANCE, atol=_TOLERANCE) if values.dtype.kind == "f" else True

@@ -25,6 +25,8 @@ __all__ = ["Confusion", "Evaluation", "SliceScore", "evaluate", "evaluate_predic
 _SLICE_VALUES: Final = 10
 _SLICE_RANGES: Final = 4
 _FEW_ROWS: Final = 30
+_PICTURES: Final = 1000
+"""Pictures that are decoded at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,15 +138,21 @@ def predict(model: LoadedModel, frame: pd.DataFrame, *, target: str) -> Predicti
     if frame.empty:
         raise DataError(f"no row has a value in {target!r}: there is nothing to evaluate the model on")
     signature = model.card.signature
-    inputs = conform(signature, frame)
-    predicted = model.predict(inputs, conformed=True)
+    pictures = any(column.kind == "image" for column in signature.inputs)
+    step = _PICTURES if pictures else len(frame)
+    answers = []
+    for start in range(0, len(frame), step):
+        inputs = conform(signature, frame[start : start + step])
+        answers.append((model.predict(inputs, conformed=True), model.predict_proba(inputs, conformed=True)))
+    predicted = np.concatenate([labels for labels, _ in answers])
+    shares = None if answers[0][1] is None else np.concatenate([part for _, part in answers if part is not None])
     actual = frame[target].to_numpy()
     if signature.task == "regression":
         return regression(actual, predicted)
     classes = signature.classes
     if classes is None:
         raise ModelError("the model card of a classifier must list its classes, and this one does not")
-    predictions = classification(actual, predicted, model.predict_proba(inputs, conformed=True), classes=classes)
+    predictions = classification(actual, predicted, shares, classes=classes)
     if (predictions.actual >= len(classes)).all():
         found = [label for label in predictions.labels if label not in classes]
         raise DataError(

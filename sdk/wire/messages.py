@@ -1,5 +1,7 @@
 """The messages of gRPC: of the Open Inference Protocol, Seldon's, TensorFlow Serving's and of gRPC's health check.
 
+The configuration files of TensorFlow Serving and Triton are such messages too, written as text.
+
 They stand here as a table and not as generated code. protobuf keeps one description of each name in its default pool,
 and kserve, tritonclient and others bring modules generated from their own copies of the same protocol: whichever is
 imported second fails as soon as the copies differ. These live in a pool of their own, beside any of them.
@@ -11,7 +13,8 @@ protocol's.
 
 Sources: github.com/kserve/open-inference-protocol (gRPC), github.com/grpc/grpc (doc/health-checking.md),
 github.com/SeldonIO/seldon-core (v1.18.2, proto/prediction.proto), github.com/tensorflow/serving
-(tensorflow_serving/apis), github.com/tensorflow/tensorflow (core/framework, core/protobuf).
+(tensorflow_serving/apis, config, sources/storage_path, servables/tensorflow), github.com/tensorflow/tensorflow
+(core/framework, core/protobuf), github.com/triton-inference-server/common (protobuf/model_config.proto).
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf import descriptor_pool, message_factory, struct_pb2
-from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import EnumValueDescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import DecodeError
 
-__all__ = ["HEALTH", "INFERENCE", "SELDON", "TENSORFLOW", "TENSORFLOW_SERVING", "DecodeError", "message"]
+__all__ = ["HEALTH", "INFERENCE", "SELDON", "TENSORFLOW", "TENSORFLOW_SERVING", "TRITON", "DecodeError", "message"]
 
 INFERENCE: Final = "inference"
 """Package of the Open Inference Protocol."""
@@ -40,7 +43,11 @@ TENSORFLOW: Final = "tensorflow"
 TENSORFLOW_SERVING: Final = "tensorflow.serving"
 """Package of TensorFlow Serving."""
 
+TRITON: Final = "triton"
+"""The configuration of models on Triton; its own package is that of the Open Inference Protocol."""
+
 _TENSOR: Final = ("1 string name", "2 string datatype", "3 repeated int64 shape")
+_TRITON_TENSOR: Final = ("1 string name", "2 DataType data_type", "5 ModelTensorReshape reshape")
 
 # each field as: number, "repeated" where it is, type, name
 _MESSAGES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
@@ -136,6 +143,64 @@ _MESSAGES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "GetModelStatusResponse": ("1 repeated ModelVersionStatus model_version_status",),
         "ModelVersionStatus": ("1 int64 version", "2 int32 state", "3 StatusProto status"),
         "StatusProto": ("1 int32 error_code", "2 string error_message"),
+        "PredictionLog": ("6 PredictLog predict_log",),
+        "PredictLog": ("1 PredictRequest request",),
+        "ModelServerConfig": ("1 ModelConfigList model_config_list",),
+        "ModelConfigList": ("1 repeated ModelConfig config",),
+        "ModelConfig": (
+            "1 string name",
+            "2 string base_path",
+            "4 string model_platform",
+            "7 ServableVersionPolicy model_version_policy",
+            "8 repeated VersionLabelsEntry version_labels",
+        ),
+        "VersionLabelsEntry": ("1 string key", "2 int64 value"),
+        "ServableVersionPolicy": ("100 Latest latest", "101 All all", "102 Specific specific"),
+        "Latest": ("1 uint32 num_versions",),
+        "All": (),
+        "Specific": ("1 repeated int64 versions",),
+        "BatchingParameters": (
+            "1 Int64Value max_batch_size",
+            "2 Int64Value batch_timeout_micros",
+            "3 Int64Value max_enqueued_batches",
+            "4 Int64Value num_batch_threads",
+            "6 repeated int64 allowed_batch_sizes",
+            "7 bool pad_variable_length_inputs",
+        ),
+        "MonitoringConfig": ("1 PrometheusConfig prometheus_config",),
+        "PrometheusConfig": ("1 bool enable", "2 string path"),
+    },
+    TRITON: {
+        "ModelConfig": (
+            "1 string name",
+            "2 string platform",
+            "17 string backend",
+            "3 ModelVersionPolicy version_policy",
+            "4 int32 max_batch_size",
+            "5 repeated ModelInput input",
+            "6 repeated ModelOutput output",
+            "11 ModelDynamicBatching dynamic_batching",
+            "7 repeated ModelInstanceGroup instance_group",
+        ),
+        "ModelVersionPolicy": ("1 Latest latest", "2 All all", "3 Specific specific"),
+        "Latest": ("1 uint32 num_versions",),
+        "All": (),
+        "Specific": ("1 repeated int64 versions",),
+        "ModelInput": (
+            "1 string name",
+            "2 DataType data_type",
+            "4 repeated int64 dims",
+            "5 ModelTensorReshape reshape",
+        ),
+        "ModelOutput": (
+            "1 string name",
+            "2 DataType data_type",
+            "3 repeated int64 dims",
+            "5 ModelTensorReshape reshape",
+        ),
+        "ModelTensorReshape": ("1 repeated int64 shape",),
+        "ModelDynamicBatching": ("1 repeated int32 preferred_batch_size", "2 uint64 max_queue_delay_microseconds"),
+        "ModelInstanceGroup": ("2 int32 count", "4 Kind kind"),
     },
     SELDON: {
         "SeldonMessage": (
@@ -176,6 +241,17 @@ _MESSAGES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
 }
 
 
+_TRITON_TYPES: Final = "INVALID BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 STRING BF16"
+
+# enums that people read the names of
+_ENUMS: Final[Mapping[str, Mapping[str, Mapping[str, int]]]] = {
+    TRITON: {
+        "DataType": {f"TYPE_{name}": number for number, name in enumerate(_TRITON_TYPES.split())},
+        "Kind": {"KIND_AUTO": 0, "KIND_GPU": 1, "KIND_CPU": 2},
+    },
+}
+
+
 def message(package: str, name: str) -> type[Any]:
     """The class of a message.
 
@@ -197,6 +273,10 @@ def _pool() -> descriptor_pool.DescriptorPool:
         file = FileDescriptorProto(name=_file(package), package=package, syntax="proto3")
         for name, fields in messages.items():
             file.message_type.add(name=name, field=[_field(package, text) for text in fields])
+        for name, values in _ENUMS.get(package, {}).items():
+            file.enum_type.add(name=name).value.extend(
+                EnumValueDescriptorProto(name=value, number=number) for value, number in values.items()
+            )
         kinds = {text.split()[-2] for fields in messages.values() for text in fields}
         file.dependency.extend(sorted({_file(kind.rpartition(".")[0]) for kind in kinds if "." in kind}))
         pool.AddSerializedFile(file.SerializeToString())
@@ -211,7 +291,9 @@ def _field(package: str, text: str) -> FieldDescriptorProto:
     number, *repeated, kind, name = text.split()
     field = FieldDescriptorProto(name=name, number=int(number))
     field.label = FieldDescriptorProto.LABEL_REPEATED if repeated else FieldDescriptorProto.LABEL_OPTIONAL
-    if "." in kind or kind in _MESSAGES[package]:
+    if kind in _ENUMS.get(package, {}):
+        field.type, field.type_name = FieldDescriptorProto.TYPE_ENUM, f".{package}.{kind}"
+    elif "." in kind or kind in _MESSAGES[package]:
         field.type = FieldDescriptorProto.TYPE_MESSAGE
         field.type_name = f".{kind}" if "." in kind else f".{package}.{kind}"
     else:

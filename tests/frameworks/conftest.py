@@ -16,6 +16,7 @@ MODULES = ("torch", "tokenizers", "tensorflow", "keras", "ts", "model_archiver",
 
 # what the frameworks say of their own parts, or of what they themselves do with others
 EXEMPT = (
+    "ignore:unclosed file .*ts.version.txt:ResourceWarning",
     "ignore:`torch.jit.:FutureWarning",
     "ignore:.*distutils Version classes are deprecated:DeprecationWarning",
     "ignore:In the future `np.object`:FutureWarning",

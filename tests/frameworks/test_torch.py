@@ -39,13 +39,17 @@ def served(directory, digest):
 
 
 @pytest.mark.parametrize("save_as", FILES)
-def test_pictures_are_learned_saved_and_judged(pictures, digits, save_as):
+def test_pictures_are_learned_saved_and_judged(pictures, digits, save_as, monkeypatch):
     directory, digest, trained = pictures(save_as)
     loaded = load_model(directory, digest)
     assert list(loaded.card.files) == [FILES[save_as]]
     assert loaded.card.format == ("onnx" if save_as == "onnx" else "pytorch")
     assert evaluate(loaded, digits[1], target="digit").metrics["accuracy"] > 0.75
     assert trained.course.metrics["validation_accuracy"] > 0.75
+    # a few at a time or all at once
+    whole = evaluate(loaded, digits[1], target="digit")
+    monkeypatch.setattr("longshore.validation.evaluate._PICTURES", 7)
+    assert evaluate(loaded, digits[1], target="digit") == whole
     # whatever the file, it is the same network
     first = load_model(pictures("pt2")[0])
     np.testing.assert_allclose(loaded.predict_proba(digits[1]), first.predict_proba(digits[1]), atol=1e-5)

@@ -11,7 +11,8 @@ from longshore import components, pipelines
 from longshore.authoring import IMAGES
 from longshore.reference import describe
 
-DEEP = {"train_torch": "torch", "train_tensorflow": "tensorflow"}
+DEEP = {"train_torch": "torch", "package_torchserve": "torch"}
+DEEP |= {"train_tensorflow": "tensorflow", "package_tensorflow": "tensorflow"}
 ROOT = Path(__file__).parents[2]
 
 

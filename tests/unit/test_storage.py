@@ -123,3 +123,42 @@ def test_copy_tree_and_back(tmp_path, memory):
 def test_a_missing_directory_is_named(uri, tmp_path, memory):
     with pytest.raises(StorageError, match="nowhere"):
         storage.fetch_directory(uri, tmp_path)
+
+
+@pytest.mark.parametrize("place", ["folder", "memory"])
+def test_a_file_is_written_read_with_its_neighbours_and_deleted(tmp_path, memory, place):
+    base = str(tmp_path / "é x") if place == "folder" else "memory://bucket/é x"
+    storage.write_file(f"{base}/deep/b", b"2")
+    storage.write_file(f"{base}/a", b"1")
+    storage.write_file(f"{base}/a", b"3")
+    assert list(storage.read_tree(base, lambda name: True)) == [("a", b"3"), ("deep/b", b"2")]
+    assert list(storage.read_tree(base, lambda name: name.startswith("deep"))) == [("deep/b", b"2")]
+    storage.delete_file(f"{base}/a")
+    storage.delete_file(f"{base}/a")
+    assert [name for name, _ in storage.read_tree(base, lambda name: True)] == ["deep/b"]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    storage.write_file(str(tmp_path / "a"), b"old")
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match=r"a could not be written: No space left"):
+        storage.write_file(str(tmp_path / "a"), b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"old")]
+
+
+def test_one_file_can_be_the_last_to_be_copied(tmp_path, memory, monkeypatch):
+    for name in ("a", "card", "z"):
+        (tmp_path / name).write_text(name)
+    order, put = [], type(memory).put_file
+
+    def noted(self, source, target, **options):
+        order.append(target)
+        return put(self, source, target, **options)
+
+    monkeypatch.setattr(type(memory), "put_file", noted)
+    storage.copy_tree(tmp_path, "memory://bucket/model", last="card")
+    assert [path.rpartition("/")[2] for path in order] == ["a", "z", "card"]
