@@ -18,7 +18,7 @@ import orjson
 
 from longshore.errors import InputError, ModelError
 from longshore.serving.core import Ask, Prediction, Predictor
-from longshore.serving.protocol import Call, RequestError, read_v1, read_v2, unexpected
+from longshore.serving.protocol import Call, RequestError, encode, read_v1, read_v2, unexpected
 
 __all__ = ["Handler", "ImageHandler", "TabularHandler", "TextHandler"]
 
@@ -124,23 +124,28 @@ class Handler:
     def _told(self, context: Any, index: int, call: Call | Exception, outcome: Prediction | Exception) -> Any:
         context.set_response_content_type(index, "application/json")
         if isinstance(outcome, Prediction) and isinstance(call, Call):
-            return orjson.dumps(call.answer(outcome))
+            return encode(call.answer(outcome))
         status, message = _refusal(outcome)
         context.set_response_status(code=status, phrase=_REASONS.get(status, ""), idx=index)
-        return orjson.dumps({"error": message})
+        return encode({"error": message})
 
     def _answer_rows(self, data: Sequence[Any]) -> list[Any]:
         tensors = isinstance(data[0], Mapping) and data[0].keys() >= _TENSOR
         try:
             if tensors:
                 call = read_v2(self._predictor, {"inputs": [_flat(tensor) for tensor in data]})
-                return [self._predictor.answer(call.ask).values]
-            return self._predictor.answer(Ask(rows=list(data))).values
+                return [_listed(self._predictor.answer(call.ask))]
+            return _listed(self._predictor.answer(Ask(rows=list(data))))
         except Exception as error:
             from ts.utils.util import PredictionException
 
             status, message = _refusal(error)
             raise PredictionException(message, status) from error
+
+
+def _listed(prediction: Prediction) -> list[Any]:
+    values = prediction.values
+    return values if isinstance(values, list) else list(values.tolist())
 
 
 def _flat(tensor: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ __all__ = ["TorchServe", "await_worker", "check_torchserve", "running_torchserve
 
 _POLL_SECONDS: Final = 0.2
 _STOP_SECONDS: Final = 30.0
+_WORDS_SECONDS: Final = 10.0
 _ADDRESSES: Final = ("inference_address", "management_address", "metrics_address")
 _RPC_PORTS: Final = ("grpc_inference_port", "grpc_management_port")
 _WORKER: Final = re.compile(r".*MODEL_LOG - ")
@@ -59,17 +60,21 @@ class TorchServe:
     folder: Path
     pid: int
 
-    def said(self) -> str:
-        """The last words of its workers and of itself, for an error."""
-        lines: list[str] = []
+    def reason(self) -> str | None:
+        """The last error of its workers, in their own words."""
         for name in ("model_log.log", "ts_log.log"):
             with contextlib.suppress(OSError):
                 lines = (self.folder / "logs" / name).read_text("utf-8", "replace").splitlines()
-            if told := _reason(lines):
-                return told
+                if told := _reason(lines):
+                    return told
+        return None
+
+    def said(self) -> str:
+        """That, or else its own last words."""
+        lines: list[str] = []
         with contextlib.suppress(OSError):
             lines = (self.folder / "out").read_text("utf-8", "replace").splitlines()
-        return lines[-1].strip() if lines else "it said nothing"
+        return self.reason() or (lines[-1].strip() if lines else "it said nothing")
 
 
 def _reason(lines: Sequence[str]) -> str | None:
@@ -246,7 +251,7 @@ def await_worker(server: TorchServe, name: str, version: str, *, seconds: float 
     Raises:
         ModelError: If the worker dies, in its own words, or takes longer.
     """
-    deadline = time.monotonic() + seconds
+    deadline, died = time.monotonic() + seconds, False
     while time.monotonic() < deadline:
         answer = requests.get(f"{server.management}/models/{name}/{version}", timeout=10)
         workers = answer.json()[0]["workers"] if answer.status_code == 200 else []
@@ -254,9 +259,14 @@ def await_worker(server: TorchServe, name: str, version: str, *, seconds: float 
             return
         # a worker that cannot load its model is started again and again, ever more slowly
         log = server.folder / "logs" / "ts_log.log"
-        if log.exists() and "Backend worker process died" in log.read_text("utf-8", "replace"):
-            raise ModelError(f"TorchServe cannot load {name}, version {version}: {server.said()}")
+        if not died and log.exists() and "Backend worker process died" in log.read_text("utf-8", "replace"):
+            # what it said may come a moment later
+            died, deadline = True, min(deadline, time.monotonic() + _WORDS_SECONDS)
+        if died and server.reason():
+            break
         time.sleep(_POLL_SECONDS)
+    if died:
+        raise ModelError(f"TorchServe cannot load {name}, version {version}: {server.said()}")
     raise ModelError(f"TorchServe has not loaded {name}, version {version}, within {seconds:g} s: {server.said()}")
 
 
