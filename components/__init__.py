@@ -28,7 +28,7 @@ _STAGES: Final = {
         "delete_llm_inference_service",
         "predict_endpoint",
     ),
-    "monitor": ("monitor_endpoint",),
+    "monitor": ("monitor_endpoint", "compare_revisions", "conclude_experiment"),
 }
 _STAGE_OF: Final = {name: stage for stage, names in _STAGES.items() for name in names}
 

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any, Final
 
-_PIPELINES: Final = ("train_and_deploy",)
+_PIPELINES: Final = ("train_and_deploy", "seldon_ab_test")
 
 __all__ = ["get", "names"]
 

@@ -52,6 +52,7 @@ __all__ = [
     "default_namespace",
     "delete_service",
     "deploy_model",
+    "deployed_release",
     "example_rows",
     "find_endpoint",
     "observe_endpoint",
@@ -270,6 +271,7 @@ def promote_service(
     name: str,
     *,
     percent: int = 100,
+    revision: str | None = None,
     platform: str = "local",
     namespace: str | None = None,
     session: Session | None = None,
@@ -282,6 +284,7 @@ def promote_service(
     Args:
         name: Name of the service.
         percent: Its share from now on.
+        revision: Another one, of those that stand beside it.
         platform: One of :data:`PLATFORMS`.
         namespace: As of :func:`deploy_model`, like all others.
         session: The cluster.
@@ -293,11 +296,11 @@ def promote_service(
         ConfigError: If nothing of that name was deployed.
         DeployError: If it does not answer well; the requests are then shared out as before.
     """
-    runtime = _runtime(platform, session)
-    ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
-    release = _release_at(ref, runtime)
-    if release is None:
-        raise ConfigError(f"{ref} bears no release of longshore's: there is nothing to promote")
+    last = deployed_release(name, platform=platform, namespace=namespace, session=session)
+    running = {one.revision: one for one in (*last.beside, last)}
+    if revision is not None and revision not in running:
+        raise ConfigError(f"{name} has no revision {revision} that runs: there is {', '.join(running)}")
+    release = running[revision or last.revision]
     return deploy_model(
         release.model,
         release.service,
@@ -308,6 +311,22 @@ def promote_service(
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
+
+
+def deployed_release(
+    name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
+) -> Release:
+    """The release that was deployed last, whatever its share, with what stands beside it.
+
+    Raises:
+        ConfigError: If nothing of that name was deployed.
+    """
+    runtime = _runtime(platform, session)
+    ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
+    release = _release_at(ref, runtime)
+    if release is None:
+        raise ConfigError(f"{ref} bears no release of longshore's: see what is deployed, and where (--namespace)")
+    return release
 
 
 def delete_service(

@@ -38,14 +38,24 @@ def _service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @click.option("--percent", type=click.IntRange(0, 100), default=100, show_default=True, help="Its share from now on.")
+@click.option("--revision", help="A revision that stands beside it, in place of the one that was deployed last.")
 @_service_options
-def promote(name: str, platform: str, namespace: str | None, registry: str | None, timeout: int, percent: int) -> None:
+def promote(
+    name: str,
+    platform: str,
+    namespace: str | None,
+    registry: str | None,
+    timeout: int,
+    percent: int,
+    revision: str | None,
+) -> None:
     """Move requests of the service NAME to the revision that was deployed last."""
     from longshore.deployment import promote_service
 
     done = promote_service(
         name,
         percent=percent,
+        revision=revision,
         platform=platform,
         namespace=namespace,
         tracking_uri=registry,

@@ -53,7 +53,7 @@ class DeploymentState:
         state: ``serving``, ``replaced`` (by a later version), ``rolled-back`` or ``failed``.
         revision: The revision that this is about.
         endpoint: URL at which it answers or answered; empty if it never did.
-        reason: Why it failed; cut to 500 characters.
+        reason: Why: of a failure, or of how an experiment ended; cut to 500 characters.
         time: When this became so, UTC, ISO 8601.
     """
 
