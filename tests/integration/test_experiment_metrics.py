@@ -26,7 +26,8 @@ def exporter():
 @pytest.fixture(scope="module")
 def server(exporter, tmp_path_factory):
     try:
-        with prometheus(tmp_path_factory.mktemp("prometheus"), {"pod-1": exporter.port}) as server:
+        with prometheus(tmp_path_factory.mktemp("prometheus")) as server:
+            server.scrape("pod-1", exporter.port)
             yield server
     except Missing as error:
         pytest.skip(str(error))
@@ -64,8 +65,8 @@ def test_what_is_counted_of_each_revision(server, exporter):
     server.wait("seldon_api_model_feedback_reward_total", 3)
     found = look(server)
     assert (found["rewards"], found["reward_sum"]) == ({A: 4, B: 8}, {A: 1.5, B: 3})
-    assert look(server, matchers={"job": "pod-1"}) == found
-    assert look(server, matchers={"job": "pod-2"})["requests"] == {}
+    assert look(server, matchers={"instance": "pod-1"}) == found
+    assert look(server, matchers={"instance": "pod-2"})["requests"] == {}
 
 
 def test_what_was_before_the_window_does_not_count(server, exporter):

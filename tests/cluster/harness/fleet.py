@@ -2,11 +2,15 @@
 
 A pod is Ready at once, unless it is annotated: with :data:`READY_DELAY`, a duration such as ``5s``, after that time;
 with :data:`FAIL` it never is, in one of the ways of :data:`FAILURES`. Annotations of an InferenceService's predictor
-reach its pods.
+reach its pods. A pod with the annotation ``FAIL=held`` waits until that is taken away.
+
+Nothing runs in a pod, but what is forwarded to one through the API server can go to a process of this machine:
+:func:`forward`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +19,17 @@ import yaml
 
 from harness.builds import built, module_folder
 from harness.cluster import Cluster, eventually
+from harness.definitions import is_served
 from harness.keeper import Keeper
 from harness.plane import Plane
 from harness.system import free_port
+from harness.webhooks import documents
 
-__all__ = ["FAIL", "FAILURES", "READY_DELAY", "start_fleet"]
+__all__ = ["FAIL", "FAILURES", "HELD", "READY_DELAY", "forward", "start_fleet"]
 
 READY_DELAY = "test.longshore.dev/ready-delay"
 FAIL = "test.longshore.dev/fail"
+HELD = "held"
 
 _SIZE = {"cpu": "100k", "memory": "1Pi", "ephemeral-storage": "1Pi", "pods": "100k"}
 _FAKE = ("kwok.x-k8s.io/node", "fake")
@@ -114,6 +121,12 @@ def start_fleet(keeper: Keeper, plane: Plane, cluster: Cluster, nodes: int = 2) 
     """Start kwok with fake nodes and wait until pods can be scheduled on them; returns the nodes' names."""
     stages = keeper.folder / "stages.yaml"
     stages.write_text(yaml.safe_dump_all(_stages(), sort_keys=False))
+    for document in documents(_module() / "kustomize/crd/bases/kwok.x-k8s.io_portforwards.yaml"):
+        cluster.apply(document)
+        eventually(lambda document=document: is_served(cluster, document), "the kind of forwards")  # type: ignore[misc]
+    port = free_port()
+    # the API server asks it as it asks a kubelet
+    certificate, key = plane.authority.issue("kwok", "kwok", hosts=["127.0.0.1"])
     keeper.spawn(
         "kwok",
         [
@@ -121,9 +134,12 @@ def start_fleet(keeper: Keeper, plane: Plane, cluster: Cluster, nodes: int = 2) 
             f"--kubeconfig={plane.kubeconfig('kwok')}",
             f"--config={stages}",
             f"--manage-nodes-with-annotation-selector={'='.join(_FAKE)}",
-            f"--server-address=127.0.0.1:{free_port()}",
+            f"--server-address=127.0.0.1:{port}",
+            f"--tls-cert-file={certificate}",
+            f"--tls-private-key-file={key}",
+            "--enable-crds=PortForward",
             "--node-ip=127.0.0.1",
-            "--node-port=0",
+            f"--node-port={port}",
             "--cidr=10.64.0.0/16",
             f"--node-lease-duration-seconds={_LEASE_SECONDS}",
         ],
@@ -142,6 +158,24 @@ def start_fleet(keeper: Keeper, plane: Plane, cluster: Cluster, nodes: int = 2) 
     return names
 
 
+def forward(cluster: Cluster, pod: Mapping[str, Any], ports: Mapping[int, int]) -> None:
+    """Have a pod's ports be ports of this machine's loopback, for what is forwarded to them.
+
+    Args:
+        cluster: Its cluster.
+        pod: The pod; it may go on without this afterwards.
+        ports: This machine's port by the pod's.
+    """
+    metadata = {"name": pod["metadata"]["name"], "namespace": pod["metadata"]["namespace"]}
+    forwards = [{"ports": [port], "target": {"address": "127.0.0.1", "port": here}} for port, here in ports.items()]
+    kind = {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "PortForward"}
+    cluster.apply({**kind, "metadata": metadata, "spec": {"forwards": forwards}})
+
+
+def _module() -> Path:
+    return module_folder("kwok", "sigs.k8s.io/kwok")
+
+
 def _node(name: str) -> dict[str, Any]:
     labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
     metadata = {"name": name, "labels": labels, "annotations": dict([_FAKE])}
@@ -155,7 +189,7 @@ def _is_ready(node: dict[str, Any]) -> bool:
 
 def _stages() -> list[dict[str, Any]]:
     """What kwok does with nodes and pods: its own stages, and ours for pods that fail."""
-    folder = module_folder("kwok", "sigs.k8s.io/kwok") / "kustomize" / "stage"
+    folder = _module() / "kustomize" / "stage"
     ready = _load(folder / "pod/fast/pod-ready.yaml")
     expressions = ready["spec"]["selector"]["matchExpressions"]
     expressions.append({"key": _annotation(FAIL), "operator": "DoesNotExist"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,10 +22,27 @@ class Prometheus:
 
     Args:
         url: Its address.
+        targets: File with what it scrapes.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, targets: Path) -> None:
+        self.url, self._targets = url, targets
+
+    def scrape(self, instance: str, port: int, path: str = "/metrics") -> None:
+        """Scrape a port of loopback from now on.
+
+        Args:
+            instance: What the series' label of that name shall be.
+            port: The port.
+            path: Where the metrics are.
+        """
+        labels = {"instance": instance, "__metrics_path__": path}
+        entry = {"targets": [f"127.0.0.1:{port}"], "labels": labels}
+        entries = json.loads(self._targets.read_text())
+        # as a whole: it looks at any moment
+        draft = self._targets.with_suffix(".draft")
+        draft.write_text(json.dumps([*entries, entry]))
+        draft.rename(self._targets)
 
     def value(self, query: str) -> float:
         """The sum of what a query gives."""
@@ -39,24 +56,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Mapping[str, int], *, path: str = "/metrics") -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes ports of loopback every half second; it answers when this begins.
+def prometheus(folder: Path) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes every half second what it is told to; it answers when this begins.
 
     Args:
         folder: Where its data goes.
-        targets: Ports by what the series' label ``instance`` shall be.
-        path: Where the metrics are.
     """
-    port = free_port()
-    jobs = [
-        {
-            "job_name": name,
-            "metrics_path": path,
-            "static_configs": [{"targets": [f"127.0.0.1:{number}"], "labels": {"instance": name}}],
-        }
-        for name, number in targets.items()
-    ]
-    settings = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": jobs}
+    port, targets = free_port(), folder / "targets.json"
+    targets.write_text("[]")
+    job = {"job_name": "pods", "file_sd_configs": [{"files": [str(targets)]}]}
+    settings = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [job]}
     # JSON is YAML
     (folder / "prometheus.yml").write_text(json.dumps(settings))
     command = [
@@ -73,7 +82,7 @@ def prometheus(folder: Path, targets: Mapping[str, int], *, path: str = "/metric
         try:
             url = f"http://127.0.0.1:{port}"
             eventually(lambda: requests.get(f"{url}/-/ready", timeout=2).ok, "Prometheus")
-            yield Prometheus(url)
+            yield Prometheus(url, targets)
         finally:
             process.terminate()
             process.wait(30)

@@ -24,7 +24,7 @@ from harness.standin import StandIn
 
 __all__ = ["SeldonOperator"]
 
-_ALL = "/apis/machinelearning.seldon.io/v1/seldondeployments"
+_GROUP = "/apis/machinelearning.seldon.io/v1"
 _ID, _APP, _APP_SERVICE = "seldon-deployment-id", "seldon-app", "seldon-app-svc"
 _LAST = "seldon.io/last-applied"
 _PREPACKAGED = {
@@ -49,6 +49,7 @@ class SeldonOperator(StandIn):
     Args:
         cluster: A cluster with Seldon's CRD and nodes.
         istio: Whether it was installed for Istio, whose VirtualServices the cluster then has.
+        namespace: The only one it works in; None works in all.
 
     Attributes:
         errors: What the next rounds run into, by name of the SeldonDeployment; each is said once.
@@ -56,9 +57,11 @@ class SeldonOperator(StandIn):
         refused: What its webhook would have refused.
     """
 
-    def __init__(self, cluster: Cluster, *, istio: bool = False) -> None:
+    def __init__(self, cluster: Cluster, *, istio: bool = False, namespace: str | None = None) -> None:
         super().__init__("seldon-operator")
         self._cluster, self._istio = cluster, istio
+        where = _GROUP if namespace is None else f"{_GROUP}/namespaces/{namespace}"
+        self._all = f"{where}/seldondeployments"
         self.errors: dict[str, list[str]] = {}
         self.broken: dict[str, str] = {}
         self.refused: list[str] = []
@@ -70,12 +73,15 @@ class SeldonOperator(StandIn):
 
     def look(self) -> None:
         """Carry every SeldonDeployment one step further."""
-        for found in self._cluster.request("GET", _ALL)["items"]:
+        for found in self._cluster.request("GET", self._all)["items"]:
             if "deletionTimestamp" not in found["metadata"]:
                 self.refused += [one for one in _refusals(found["spec"]) if one not in self.refused]
                 # somebody else changed it meanwhile: next time
                 with contextlib.suppress(_Conflict):
                     self._reconcile(found)
+
+    def prepare(self, deployment: dict[str, Any]) -> None:
+        """Change what a Deployment is made of, for tests."""
 
     def _reconcile(self, found: dict[str, Any]) -> None:
         status = copy.deepcopy(found.get("status") or {})
@@ -100,6 +106,8 @@ class SeldonOperator(StandIn):
         if name in self.broken:
             raise _Error(self.broken[name])
         made = _Made(found)
+        for deployment in made.deployments:
+            self.prepare(deployment)
         services = [self._service(found, one, status) for one in made.services]
         for scaler in made.autoscalers:
             self._keep(found, scaler)
@@ -244,6 +252,7 @@ class _Made:
                 service = _short(f"{key}-{container['name']}")
                 labels[f"{_APP_SERVICE}-{container['name']}"] = service
                 container.setdefault("image", f"seldonio/{container['name']}:1.18.2")
+                container.setdefault("env", []).extend(self._told(container["name"], predictor))
                 ports = [(one["name"], one["containerPort"]) for one in container.get("ports", ())][:2]
                 self.services.append(self._service(service, labels, ports))
             pod["initContainers"] = [
@@ -269,6 +278,18 @@ class _Made:
             container.setdefault("name", name)
             self.deployments.append(self._deployment(name, predictor, {"containers": [container]}))
             self.services.append(self._service(name, {_APP: name}, [("http", 9000)]))
+
+    def _told(self, name: str, predictor: Mapping[str, Any]) -> list[dict[str, str]]:
+        """What a node's container is told in its environment."""
+        node = next((one for one in _nodes(predictor["graph"]) if one["name"] == name), {})
+        told = {
+            "PREDICTIVE_UNIT_ID": name,
+            "PREDICTIVE_UNIT_PARAMETERS": json.dumps(node.get("parameters", [])),
+            "PREDICTOR_ID": predictor["name"],
+            "PREDICTOR_LABELS": json.dumps(predictor.get("labels", {})),
+            "SELDON_DEPLOYMENT_ID": self.name,
+        }
+        return [{"name": key, "value": value} for key, value in told.items()]
 
     def _deployment(self, name: str, predictor: Mapping[str, Any], pod: dict[str, Any]) -> dict[str, Any]:
         labels = {_ID: self.name, "app": name, "fluentd": "true", **predictor.get("labels", {})}
