@@ -194,16 +194,20 @@ def deploy_model(
     target_of(platform, routed=service.router is not None, kserve_version=kserve_version).render(release)
     runtime = _runtime(platform, session, force=force)
     _check_bearer(platform, service, runtime)
-    return deploy(
-        release,
-        target=_target(platform, runtime, service, kserve_version),
-        runtime=runtime,
-        probe=_smoke_test(model),
-        recorder=_recorder(model, tracking_uri),
-        timeout_seconds=timeout_seconds,
-        patience_seconds=patience_seconds,
-        on_progress=on_progress,
-    )
+    try:
+        return deploy(
+            release,
+            target=_target(platform, runtime, service, kserve_version),
+            runtime=runtime,
+            probe=_smoke_test(model),
+            recorder=_recorder(model, tracking_uri),
+            timeout_seconds=timeout_seconds,
+            patience_seconds=patience_seconds,
+            on_progress=on_progress,
+        )
+    finally:
+        # at the other end of a connection that is kept is what served before, for as long as it drains
+        client.close_kept()
 
 
 def with_storage_secret(service: Service, platform: str, secret: str | None) -> Service:
