@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -236,7 +237,7 @@ def running(server: Server, log: Path) -> Iterator[tuple[int, float]]:
     try:
         while True:
             with contextlib.suppress(requests.ConnectionError):
-                if requests.post(url, data=payload.body, headers=dict(payload.headers), timeout=10).ok:
+                if requests.post(url, data=payload.body, headers=dict(payload.headers), timeout=60).ok:
                     break
             if process.poll() is not None or time.monotonic() - began > 120:
                 raise RuntimeError(f"{server.command[:3]} does not predict:\n{log.read_text()[-2000:]}")
@@ -245,6 +246,14 @@ def running(server: Server, log: Path) -> Iterator[tuple[int, float]]:
     finally:
         process.kill()
         process.wait()
+        # what it has started ends with it, though not at once
+        while _listens():
+            time.sleep(0.02)
+
+
+def _listens() -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", PORT)) == 0
 
 
 def memory(process: int) -> float:
