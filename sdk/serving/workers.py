@@ -1,8 +1,8 @@
 """Several workers on one port, and WSGI: Gunicorn's arbiter with workers that take over sockets while they run.
 
-The arbiter starts a worker anew when it dies. The model is loaded in each worker, of modules that are there already (see
-:mod:`longshore.serving.ahead`). A worker answers on a control socket of its own (see :mod:`longshore.serving.control`), and the
-arbiter hands on what it is told on the server's.
+The arbiter starts a worker anew when it dies. The model is loaded in each worker, of modules that are there already
+(see :mod:`longshore.serving.ahead`). A worker answers on a control socket of its own (see
+:mod:`longshore.serving.control`), and the arbiter hands on what it is told on the server's.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,12 @@ import requests
 from rows import Row, alone, compare
 
 RUNS = int(os.environ.get("RUNS", "3"))
+WORKERS = 4
 SECONDS = int(os.environ.get("SECONDS_EACH", "4"))
 LONGSHORE = "longshore"
+FACES = {"Flask": ("longshore, Flask", "plain Flask"), "Django": ("longshore, Django", "plain Django")}
+"""This and a plain application, by framework."""
+
 PORT = 8123
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -267,6 +271,15 @@ def memory(process: int) -> float:
     return total / 1024
 
 
+def settled_memory(process: int) -> float:
+    """The same, once all workers are up: when it grows no more."""
+    before, now = 0.0, memory(process)
+    while now > 1.01 * before:
+        time.sleep(3)
+        before, now = now, memory(process)
+    return now
+
+
 def load(payload: Payload, clients: int, folder: Path) -> tuple[float, float]:
     """Requests in a second, and the 99th percentile of latency in milliseconds."""
     (folder / "body").write_bytes(payload.body)
@@ -309,7 +322,32 @@ def measure() -> dict[str, dict[str, list[float]]]:
                     for size in ("large", "binary"):
                         if size in server.payloads:
                             note(size, who, load(server.payloads[size], 4, folder)[0])
+                    note("memory at the end", who, memory(process))
+            for who in (LONGSHORE, *FACES["Flask"], *FACES["Django"]):
+                several = replace(all_servers[who], command=[*all_servers[who].command, f"--workers={WORKERS}"])
+                with running(several, folder / "log") as (process, _):
+                    note("memory of workers", who, settled_memory(process) / WORKERS)
     return found
+
+
+def _faces(found: Mapping[str, Mapping[str, list[float]]]) -> list[Row]:
+    """Each framework beside a plain application of it."""
+    figures: dict[str, tuple[str, str, dict[str, float]]] = {
+        "rate 1": ("one row, 1 client", "req/s", {"ratio_at_least": 1.5}),
+        "p99 1": ("one row, 1 client: p99", "ms", {}),
+        "rate 64": ("one row, 64 clients", "req/s", {"ratio_at_least": 1.5}),
+        "p99 64": ("one row, 64 clients: p99", "ms", {}),
+        "start": ("from start to the first prediction", "s", {}),
+        "memory": ("memory of the server", "MB", {}),
+        "memory of workers": (f"memory of each of {WORKERS} workers", "MB", {}),
+    }
+    alike = "memory of workers"
+    rows = [alone(f"FastAPI, {figures[alike][0]}", figures[alike][1], found[alike][LONGSHORE])]
+    for face in ("Flask", "Django"):
+        ours, plain = FACES[face]
+        for figure, (name, unit, goal) in figures.items():
+            rows.append(compare(f"{face}, {name}", unit, found[figure][ours], plain, found[figure][plain], **goal))
+    return rows
 
 
 def bench() -> list[Row]:
@@ -323,13 +361,7 @@ def bench() -> list[Row]:
     found: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
     (ROOT / "build").mkdir(exist_ok=True)
     (ROOT / "build/bench_serving.json").write_text(json.dumps(found, indent=2) + "\n")
-    rows = list[Row]()
-    for face in ("Flask", "Django"):
-        for clients in (1, 64):
-            rate = found[f"rate {clients}"]
-            ours, theirs = rate.pop(f"longshore, {face}"), rate.pop(f"plain {face}")
-            name = f"{face}, one row, {clients} client{'s' if clients > 1 else ''}"
-            rows.append(compare(name, "req/s", ours, f"plain {face}", theirs, ratio_at_least=1.5))
+    rows = _faces(found)
     for figures in found.values():
         for server in [server for server in figures if server.startswith(("longshore, ", "plain "))]:
             del figures[server]
@@ -344,6 +376,7 @@ def bench() -> list[Row]:
         "binary": ("tensor of 1 MB as binary data, 4 clients", "req/s", {"ratio_at_least": 3}),
         "start": ("from start to the first prediction", "s", {}),
         "memory": ("memory of the server", "MB", {}),
+        "memory at the end": ("memory of the server after all this", "MB", {}),
     }
     for figure, (name, unit, goal) in goals.items():
         ours = found[figure].pop(LONGSHORE)

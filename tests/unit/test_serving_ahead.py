@@ -21,6 +21,7 @@ def test_a_face_and_what_models_are_made_of_are_there():
 
 
 def test_what_is_not_installed_is_left_to_the_workers():
-    asked = [sys.executable, "-c", f"import sys; sys.modules['flask'] = None\n{WHAT}", "flask", "longshore.serving.core"]
+    what = f"import sys; sys.modules['flask'] = None\n{WHAT}"
+    asked = [sys.executable, "-c", what, "flask", "longshore.serving.core"]
     done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.split()) == (0, ["longshore.serving.core"]), done.stderr
