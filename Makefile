@@ -10,9 +10,6 @@ KEEP ?=
 ONLY ?=
 PYTEST_ARGS ?=
 
-# a model is loaded by the very versions that it was trained with
-MODEL_LIBRARIES := \(joblib\|lightgbm\|numpy\|pandas\|scikit-learn\|scipy\|xgboost\|xgboost-cpu\)
-
 HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 
 .PHONY: help setup demo test frameworks lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
@@ -31,7 +28,7 @@ demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
 
 test: lint docs cluster-parts  ## Check, build the docs and run all tests
 	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" \
-		LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon)" \
+		LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon sdk/images/requirements/lock-seldon.txt)" \
 		LONGSHORE_TEST_MLSERVER="$$(tools/peer.sh mlserver)" \
 		$(BIN)/python -m pytest $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory frameworks PYTEST_ARGS=
@@ -70,10 +67,11 @@ cluster-down: $(READY)  ## End it
 compile: $(READY)  ## Compile the pipelines into manifests/pipelines/
 	@$(BIN)/python tools/generate.py pipelines
 
-reference: $(READY)  ## Generate the component reference into docs/reference/, roles and runtime into manifests/
+reference: $(READY)  ## Generate the component reference, and roles, runtimes and Dockerfiles in manifests/
 	@$(BIN)/python tools/generate.py reference
 	@$(BIN)/python tools/generate.py roles
 	@$(BIN)/python tools/generate.py kserve
+	@$(BIN)/python tools/generate.py images
 
 lock: $(READY)  ## Resolve requirements/dev.txt anew
 	@$(BIN)/python -m pip install --quiet uv
@@ -89,30 +87,7 @@ lock: $(READY)  ## Resolve requirements/dev.txt anew
 		--extra local --extra onnx --extra tensorflow --extra torchserve \
 		--constraints requirements/dev.txt --overrides requirements/frameworks-overrides.in \
 		--custom-compile-command "make lock" setup.cfg requirements/frameworks.in -o requirements/frameworks.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra all --constraints requirements/dev.txt \
-		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-python.txt
-	@for face in fastapi flask django; do \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--extra $${face/fastapi/serve} --extra xgboost --extra lightgbm --extra onnx \
-			--extra s3 --extra gcs --extra azure --constraints requirements/dev.txt \
-			--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-$$face.txt; \
-	done
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--extra kserve --extra xgboost --extra lightgbm --extra onnx \
-		--constraints requirements/dev.txt \
-		--custom-compile-command "make lock" setup.cfg requirements/image.in -o requirements/image-kserve.txt
-	@mkdir -p build && sed -n 's/ \\$$//; /^$(MODEL_LIBRARIES)==/p' requirements/dev.txt >build/model-libraries.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--constraints build/model-libraries.txt \
-		--overrides requirements/image-seldon-overrides.in \
-		--custom-compile-command "make lock" requirements/image-seldon.in -o requirements/image-seldon.txt
-	@for framework in torchserve tensorflow; do \
-		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-			--extra local --extra $$framework --extra onnx --extra s3 --extra gcs --extra azure \
-			--constraints requirements/dev.txt --custom-compile-command "make lock" \
-			setup.cfg requirements/image.in -o requirements/image-$${framework/torchserve/torch}.txt; \
-	done
+	@tools/lock_images.sh
 	@for wanted in tests/cluster/images/*/requirements.in; do \
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 			--custom-compile-command "make lock" $$wanted -o $${wanted%.in}.txt; \

@@ -15,18 +15,21 @@ from kfp import dsl
 from kfp.dsl.pipeline_context import Pipeline
 from kfp.dsl.python_component import PythonComponent
 
-from longshore._version import __version__
 from longshore.errors import InvalidValue
+from longshore.spec.image import image_name
 
 __all__ = ["IMAGE", "IMAGES", "IMAGE_ENV", "PACKAGES_ENV", "UncachedComponent", "component", "image"]
 
-IMAGE: Final = f"ghcr.io/longshore/longshore-python:{__version__}"
-"""The image that steps run in: longshore and all its extras, nothing left to install."""
+IMAGE: Final = image_name("python")
+"""The image that steps run in: longshore and all its extras, nothing left to install.
+
+``LONGSHORE_IMAGE_REGISTRY`` names another registry for it, and for the images of servers.
+"""
 
 IMAGES: Final[Mapping[str, str]] = {
     "python": IMAGE,
-    "torch": f"ghcr.io/longshore/longshore-torch:{__version__}",
-    "tensorflow": f"ghcr.io/longshore/longshore-tensorflow:{__version__}",
+    "torch": image_name("torch"),
+    "tensorflow": image_name("tensorflow"),
 }
 """The images by what is in them besides; those of deep learning are too large for every step to start in."""
 

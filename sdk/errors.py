@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "DeployError",
     "DigestMismatch",
+    "ImageError",
     "InputError",
     "InvalidValue",
     "LongshoreError",
@@ -136,6 +137,10 @@ class DeployError(LongshoreError):
     def __init__(self, message: str, restored: str | None = None) -> None:
         self.restored = restored
         super().__init__(message)
+
+
+class ImageError(LongshoreError):
+    """A container image could not be built or pushed; the message has the builder's own words."""
 
 
 class ClusterError(LongshoreError):

@@ -64,6 +64,24 @@ def constant_models(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="session")
+def iris_model(tmp_path_factory) -> Path:
+    """The directory of a model of iris, whose classes are 0, 1 and 2; it is not to be changed."""
+    from harness.serving import IRIS
+    from sklearn.datasets import load_iris
+
+    from longshore.packaging import save_model
+    from longshore.training.fit import train_sklearn
+
+    iris = load_iris(as_frame=True)
+    table = iris.data.set_axis(IRIS, axis="columns")
+    table["species"] = [int(index) for index in iris.target]
+    trained = train_sklearn(table, target="species", estimator="sklearn.tree.DecisionTreeClassifier")
+    directory = tmp_path_factory.mktemp("models") / "iris"
+    save_model(directory, trained.model, trained.card)
+    return directory
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """In CI every part is there: a skipped test is a failure, with the sentence that says what is missing.

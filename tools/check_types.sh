@@ -9,5 +9,5 @@ MYPYPATH=. "$root/.venv/bin/mypy" --config-file "$root/pyproject.toml" --cache-d
     sed -E 's#^longshore/((components|pipelines)/)#\1#; s#^longshore/#sdk/#'
 PYTHONPATH=. "$root/.venv/bin/lint-imports" --config "$root/pyproject.toml" --cache-dir "$root/.import_linter_cache" --no-logo
 cd "$root/tests/cluster"
-MYPYPATH=. "$root/.venv/bin/mypy" --config-file "$root/pyproject.toml" --cache-dir "$root/.mypy_cache/harness" -p harness |
+MYPYPATH=".:$root/build/layout" "$root/.venv/bin/mypy" --config-file "$root/pyproject.toml" --cache-dir "$root/.mypy_cache/harness" -p harness |
     sed -E 's#^harness/#tests/cluster/harness/#'

@@ -1,4 +1,4 @@
-"""Generate what follows from the code and stands here: ``generate.py pipelines|reference|roles|kserve [FOLDER]``."""
+"""Generate what follows from the code and stands here: ``generate.py WHAT [FOLDER]``; see ``GENERATORS``."""
 
 from __future__ import annotations
 
@@ -107,7 +107,18 @@ def kserve(folder: Path) -> None:
         )
 
 
+def images(folder: Path) -> None:
+    """Write the Dockerfiles that images are built by, unless a user asks for something else, into ``folder``."""
+    from longshore.images import Recipe, dockerfile
+    from longshore.spec.image import IMAGES
+
+    for image in IMAGES:
+        (folder / image).mkdir(parents=True, exist_ok=True)
+        (folder / image / "Dockerfile").write_text(dockerfile(Recipe(image=image)), encoding="utf-8")
+
+
 GENERATORS = {
+    "images": (images, ROOT / "manifests" / "images"),
     "pipelines": (compiled_pipelines, ROOT / "manifests" / "pipelines"),
     "reference": (reference, ROOT / "docs" / "reference"),
     "kserve": (kserve, ROOT / "manifests" / "kserve"),
@@ -117,7 +128,7 @@ GENERATORS = {
 
 def main(arguments: list[str]) -> None:
     """Run one generator, into its place in the repository or into another folder."""
-    images = ("LONGSHORE_IMAGE", "LONGSHORE_TORCH_IMAGE", "LONGSHORE_TENSORFLOW_IMAGE")
+    images = ("LONGSHORE_IMAGE", "LONGSHORE_TORCH_IMAGE", "LONGSHORE_TENSORFLOW_IMAGE", "LONGSHORE_IMAGE_REGISTRY")
     for name in (*images, "LONGSHORE_PACKAGES_TO_INSTALL"):
         os.environ.pop(name, None)
     generate, place = GENERATORS[arguments[0]]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# peer.sh NAME: make an environment of its own for a program that tests run beside longshore, and print its bin folder.
-# It is locked in requirements/NAME.txt and kept outside the checkout, under the digest of that file.
+# peer.sh NAME [LOCK]: make an environment of its own for a program that tests run beside longshore, and print its bin
+# folder. It is locked in requirements/NAME.txt or the file LOCK, and kept outside the checkout, under that file's digest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-lock=requirements/$1.txt
+lock=${2:-requirements/$1.txt}
 digest=$(.venv/bin/python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest()[:16])' "$lock")
 place=${XDG_CACHE_HOME:-$HOME/.cache}/longshore/env/$1-$digest
 if [ ! -e "$place/.ready" ]; then

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "promote": ("longshore.cli.traffic", "Move requests of a service to the revision deployed last."),
     "rollback": ("longshore.cli.traffic", "Serve again what a service served before."),
     "django": ("longshore.cli.django", "Users, tokens and log of the model server's Django face."),
+    "image": ("longshore.cli.image", "Build container images."),
     "rbac": ("longshore.cli.rbac", "Write the Role that a deploying step needs."),
     "runtime": ("longshore.cli.runtime", "Write KServe's runtime for what longshore has packaged."),
     "doctor": ("longshore.cli.doctor", "Say what is missing for what, and how to get it."),

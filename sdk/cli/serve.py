@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from longshore.cli.app import debug_option
+from longshore.cli.names import model_name
 from longshore.errors import DeployError
 from longshore.spec.checks import check_dns_label
 from longshore.spec.service import FRAMEWORKS
@@ -51,7 +51,7 @@ def serve(
     log_format: str,
 ) -> None:
     """Serve the model in DIRECTORY until Ctrl-C, which lets it answer what has begun."""
-    name = name or _name_of(directory)
+    name = name or model_name(str(directory.resolve()))
     check_dns_label("name", name)
     command = [sys.executable, "-m", "longshore.serving", "--model", str(directory), "--name", name]
     command += ["--revision", f"{name}-local", "--framework", framework, "--workers", str(workers)]
@@ -76,10 +76,6 @@ def serve(
         except KeyboardInterrupt:
             server.terminate()
             server.wait()
-
-
-def _name_of(directory: Path) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", directory.resolve().name.lower()).strip("-")[:63].strip("-") or "model"
 
 
 def _spoken(host: str) -> str:

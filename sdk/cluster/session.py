@@ -304,6 +304,7 @@ class Session:
         except ApiException as error:
             asked = Request("POST", f"a connection to port {port} of Pod {namespace}/{pod}", self.name)
             raise refusal(error.status or 502, {"message": str(error.reason)}, asked) from error
+        _close_whole(forward.websocket)
         connection: socket.socket = forward.socket(port)
         return connection
 
@@ -408,6 +409,17 @@ class Stream:
         """Wake up whoever waits for an event: none comes any more."""
         with contextlib.suppress(OSError, RuntimeError, ValueError):
             self._response.shutdown()
+
+
+def _close_whole(websocket: Any) -> None:
+    """Have a stream close its connection where the pod has ended it first, which the client leaves open."""
+    end = websocket.close
+
+    def close() -> None:
+        end()
+        websocket.shutdown()
+
+    websocket.close = close
 
 
 def pauses() -> Iterator[float]:

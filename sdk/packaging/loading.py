@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from longshore.packaging.feeds import FeedReader
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "extras_of", "load_model"]
 
 _OPTIONAL_LIBRARIES: Final = {
     "xgboost": "xgboost",
@@ -169,6 +169,11 @@ def _unpickle(path: Path, content: bytes) -> Any:
             f"{path} could not be loaded ({type(error).__name__}: {error}): "
             "the versions of its libraries in model.json and those installed here may be too far apart"
         ) from error
+
+
+def extras_of(card: ModelCard) -> tuple[str, ...]:
+    """The extras of longshore that bring what a model is of, beside what every server has."""
+    return tuple(extra for package, extra in _OPTIONAL_LIBRARIES.items() if package in card.libraries)
 
 
 def _check_libraries(directory: Path, card: ModelCard) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from longshore.errors import InvalidValue, LongshoreError
 from longshore.serving.log import configure
 from longshore.spec.checks import check_digest
+from longshore.spec.image import DIGEST_ENV, MODEL_ENV, NAME_ENV, REVISION_ENV
 
 if TYPE_CHECKING:
     from longshore.serving.loading import Source
@@ -30,13 +31,30 @@ _log = logging.getLogger("longshore.serving")
 
 def add_model_arguments(parser: ArgumentParser) -> None:
     """Add the arguments that say which model is served, as what, and how long its last requests have."""
+    given = os.environ
     parser.add_argument(
-        "--model", required=True, help="directory with model.json, or with one for each version: a path or URI"
+        "--model",
+        default=given.get(MODEL_ENV),
+        required=MODEL_ENV not in given,
+        help=f"directory with model.json, or with one for each version: a path or URI; {MODEL_ENV} without",
     )
-    parser.add_argument("--name", required=True, help="name of the model in request paths")
-    parser.add_argument("--revision", required=True, help="name of this revision")
     parser.add_argument(
-        "--digest", action="append", help="digest that the directory must have; VERSION=DIGEST for each of several"
+        "--name",
+        default=given.get(NAME_ENV),
+        required=NAME_ENV not in given,
+        help=f"name of the model in request paths; {NAME_ENV} without",
+    )
+    parser.add_argument(
+        "--revision",
+        default=given.get(REVISION_ENV),
+        required=REVISION_ENV not in given,
+        help=f"name of this revision; {REVISION_ENV} without",
+    )
+    parser.add_argument(
+        "--digest",
+        action="append",
+        help="digest that the directory must have; VERSION=DIGEST for each of several. "
+        f"Of {MODEL_ENV}, {DIGEST_ENV} without",
     )
     parser.add_argument("--model-version", help="version in the registry; of several, the one that is the default")
     parser.add_argument("--batch-rows", type=int, help="rows of requests predicted together; 1024 without, 1: never")
@@ -83,8 +101,9 @@ def source_of(options: Namespace) -> Source:
         if (version or None) in digests:
             raise InvalidValue("digest", given, "give one for each version")
         digests[version or None] = digest
+    uri, digests = _own_copy(options.model, digests)
     return Source(
-        uri=options.model,
+        uri=uri,
         name=options.name,
         revision=options.revision,
         version=options.model_version,
@@ -93,6 +112,19 @@ def source_of(options: Namespace) -> Source:
         capture=options.capture,
         capture_share=options.capture_share,
     )
+
+
+def _own_copy(uri: str, digests: dict[str | None, str]) -> tuple[str, dict[str | None, str]]:
+    """Where the model is: in the image, if it has the one that is asked for."""
+    own, digest = os.environ.get(MODEL_ENV), os.environ.get(DIGEST_ENV)
+    if own is None or digest is None:
+        return uri, digests
+    if uri == own:
+        return own, digests or {None: digest}
+    if digests == {None: digest}:
+        _log.info("%s is here as %s", uri, own)
+        return own, digests
+    return uri, digests
 
 
 def settle() -> None:

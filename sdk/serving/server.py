@@ -210,6 +210,7 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     )
     parser.add_argument("--log-format", choices=FORMATS, default="text", help="lines of text, or of JSON; text without")
     parser.add_argument("--access-log", action="store_true", help="log a line for each request")
+    parser.add_argument("--check", action="store_true", help="load the model, have it predict its example, and end")
     parser.add_argument("--control", type=Path, help="path of the control socket")
     parser.add_argument("--lock", type=Path, help="file that is locked while the process lives")
     parser.add_argument("--notify-fd", type=int, help="pipe that is told when the revision is ready or has failed")
@@ -227,6 +228,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         _check(options)
+        if options.check:
+            return _predict_once(options)
         private = socket.socket()
         private.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         private.bind((options.host, options.port))
@@ -275,6 +278,14 @@ def _check(options: Namespace) -> None:
         raise InvalidValue("grpc-port", options.grpc_port, "gRPC is served beside fastapi, by one worker")
     if options.grpc_port is not None and options.token_file is not None:
         raise InvalidValue("grpc-port", options.grpc_port, "gRPC asks for no token: leave it out, or token-file")
+
+
+def _predict_once(options: Namespace) -> int:
+    from longshore.serving.loading import load_models
+
+    load_models(source_of(options))
+    _log.info("%s can be served", options.model)
+    return 0
 
 
 def _with_workers(options: Namespace, private: socket.socket, notify: _Notify) -> int:

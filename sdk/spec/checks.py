@@ -20,6 +20,7 @@ __all__ = [
     "check_names",
     "check_quantity",
     "check_range",
+    "check_registry",
     "check_service_name",
     "check_subdomain",
     "check_uri",
@@ -75,6 +76,12 @@ def check_image(field_name: str, value: str) -> None:
     """Refuse what is no image reference, such as ``registry.example/team/server:1.0``."""
     if not isinstance(value, str) or len(value) > 512 or not _IMAGE.fullmatch(value):
         raise InvalidValue(field_name, value, "use an image reference: [registry[:port]/]path[:tag][@sha256:digest]")
+
+
+def check_registry(field_name: str, value: str) -> None:
+    """Refuse what is no registry, with a path or without: ``registry.example:5000/team``."""
+    if not isinstance(value, str) or not _IMAGE.fullmatch(f"{value}/image"):
+        raise InvalidValue(field_name, value, "use a registry, and a path in it: registry.example:5000/team")
 
 
 def check_quantity(field_name: str, value: str) -> None:

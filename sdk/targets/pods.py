@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from longshore._version import __version__
 from longshore.spec import Resources, Service, Toleration
+from longshore.spec.image import image_name
 from longshore.targets.base import Ref
 
 __all__ = [
@@ -22,10 +22,10 @@ __all__ = [
     "server_image",
 ]
 
-KSERVE_IMAGE: Final = f"ghcr.io/longshore/longshore-kserve:{__version__}"
+KSERVE_IMAGE: Final = image_name("kserve")
 """The image with the model server inside KServe's own."""
 
-SELDON_IMAGE: Final = f"ghcr.io/longshore/longshore-seldon:{__version__}"
+SELDON_IMAGE: Final = image_name("seldon")
 """The image with the model server inside Seldon's microservice, and the nodes of graphs that longshore brings."""
 
 LINGER_SECONDS: Final = 3
@@ -36,7 +36,7 @@ _USER: Final = 1000
 
 def server_image(framework: str) -> str:
     """The image with the model server in front of which a web framework stands."""
-    return f"ghcr.io/longshore/longshore-{framework}:{__version__}"
+    return image_name(framework)
 
 
 def environment(env: Mapping[str, str], secrets: Sequence[str]) -> dict[str, Any]:

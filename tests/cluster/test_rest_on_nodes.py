@@ -68,6 +68,18 @@ def test_a_model_is_deployed_replaced_under_load_and_brought_back(
     assert answer(first.endpoint, ROW) == 1
 
 
+def test_a_service_changes_its_framework_under_load(real_cluster, service, stored_models, deploy, answer):
+    endpoint = deploy(stored_models(1), service).endpoint
+    with Load(real_cluster, service.namespace, URL.format(service.namespace), ROW) as load:
+        for framework in ("flask", "django", "fastapi"):
+            deploy(stored_models(1), replace(service, framework=framework))
+            assert answer(endpoint, ROW) == 1
+            containers = [pod["spec"]["containers"][0] for pod in pods(real_cluster, service).values()]
+            assert [container["image"] for container in containers] == [longshore_image(framework)]
+    assert load.failures == []
+    assert load.answers == {1}
+
+
 def test_a_step_outside_the_cluster_asks_through_the_api_server(
     real_cluster, service, stored_models, deploy, monkeypatch, tmp_path
 ):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from longshore.images import Recipe, write_context
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -50,6 +52,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"longshore"}
     expected = {
         "longshore/py.typed",
+        *(f"longshore/images/requirements/{path.name}" for path in (ROOT / "sdk/images/requirements").glob("*.txt")),
         *(
             f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
             for folder, package in (
@@ -94,3 +97,28 @@ def test_a_small_install_says_what_is_missing(environment, tmp_path):
     assert asked.returncode == 1
     assert "longshore[" in asked.stderr
     assert "Traceback" not in asked.stderr
+
+
+def test_images_are_built_of_what_is_installed_as_of_a_checkout(environment, tmp_path):
+    for image in ("fastapi", "python"):
+        command = [environment / "longshore", "image", "build", image, "--context", tmp_path / image / "installed"]
+        told = run(*command, cwd=tmp_path)
+        assert told.splitlines()[1].startswith("podman build ")
+        write_context(Recipe(image=image), tmp_path / image / "checkout")
+        installed, checkout = (contents(tmp_path / image / name) for name in ("installed", "checkout"))
+        assert installed == checkout
+
+
+def contents(folder):
+    """Files by name, those of the wheel among them; what pip writes about an install is its own."""
+    found = {}
+    for path in folder.iterdir():
+        found[path.name] = path.read_bytes()
+        if path.suffix == ".whl":
+            with zipfile.ZipFile(path) as archive:
+                found[path.name] = {
+                    name: archive.read(name)
+                    for name in archive.namelist()
+                    if not name.endswith((".dist-info/METADATA", ".dist-info/RECORD"))
+                }
+    return found

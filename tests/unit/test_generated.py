@@ -25,12 +25,19 @@ def generate():
 
 
 @pytest.mark.parametrize(
-    ("what", "suffix"), [("pipelines", "*.yaml"), ("reference", "*.md"), ("roles", "*.yaml"), ("kserve", "*.yaml")]
+    ("what", "suffix"),
+    [
+        ("pipelines", "*.yaml"),
+        ("reference", "*.md"),
+        ("roles", "*.yaml"),
+        ("kserve", "*.yaml"),
+        ("images", "*/Dockerfile"),
+    ],
 )
 def test_the_repository_holds_what_the_code_gives(generate, tmp_path, what, suffix):
     made, place = generate.GENERATORS[what]
     made(tmp_path)
-    fresh = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob(suffix)}
+    fresh = {str(path.relative_to(tmp_path)): path.read_text(encoding="utf-8") for path in tmp_path.glob(suffix)}
     assert fresh
     for name, text in fresh.items():
         assert (place / name).read_text(encoding="utf-8") == text, f"run 'make compile reference' ({name} is stale)"

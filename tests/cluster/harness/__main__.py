@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from harness.builds import PROGRAMS, build, built
 from harness.cluster import Cluster
+from harness.containers import CONTAINER_COMMANDS
 from harness.fleet import start_fleet
 from harness.images import Images
 from harness.keeper import Keeper, end_detached
@@ -28,9 +29,14 @@ def _parts() -> None:
     except Missing as error:
         print(f"no images: {error}", file=sys.stderr)
         return
-    _timed("system packages", lambda: install(NODE_COMMANDS))
+    _timed("system packages", lambda: install({**NODE_COMMANDS, **CONTAINER_COMMANDS}))
+    _timed("images", _images)
+
+
+def _images() -> None:
     images = Images()
-    _timed("images", lambda: Store.prepare(images, images.build()))
+    with images.built() as names:
+        Store.prepare(images, names)
 
 
 def _timed(what: str, do: Callable[[], object]) -> None:

@@ -1,5 +1,7 @@
 """Container images without a public registry: built with buildah, on a base that is made here.
 
+Longshore's own are built by its own command, ``longshore image build``.
+
 ``python:3.11-slim`` is a Debian system with Python in /usr/local. A stand-in of that name, of debootstrap's smallest
 system and this machine's own Python, is put into buildah's storage, so that ordinary Dockerfiles build unchanged.
 """
@@ -13,18 +15,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from harness.builds import built, module_folder
 from harness.system import Missing, cache_folder, locked
+from longshore.images import Recipe, write_context
+from longshore.spec.image import image_name as longshore_image
 
-__all__ = ["LONGSHORE_IMAGES", "PEERS", "Images", "longshore_image"]
+__all__ = ["BUILD_OPTIONS", "LONGSHORE_IMAGES", "PEERS", "Images", "longshore_image", "shown_to_pip"]
 
-ROOT = Path(__file__).parents[3]
 PYTHON_IMAGE = "docker.io/library/python:3.11-slim"
-LONGSHORE_IMAGES = ("python", "fastapi", "kserve")
-"""Folders of manifests/images with a Dockerfile; NAME becomes ghcr.io/longshore/longshore-NAME."""
+LONGSHORE_IMAGES = ("python", "fastapi", "flask", "django", "kserve")
+"""Those of longshore's images that tests run."""
 
 _PACKAGES = (
     "ca-certificates",
@@ -46,7 +50,9 @@ _EXCLUDED = ("*/test", "*/tests", "*/__pycache__", "*.a", "./lib/python3.*/site-
 _CONTENT = "content"
 """Label with the digest of what an image was built of."""
 
-_CONTEXT = ("sdk", "components", "pipelines", "requirements", "setup.cfg", "pyproject.toml")
+BUILD_OPTIONS = ("--isolation", "oci", "--runtime", "runc", "--network", "host")
+"""What podman and buildah are told in order to build without a daemon and a network of their own."""
+
 _SMALL = {"pause": "images", "coredns": "coredns"}
 
 PEERS = {
@@ -67,23 +73,30 @@ class Images:
         self._folder = cache_folder() / "containers"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._settings = self._write_settings()
-        self._built = False
 
-    def build(self) -> list[str]:
-        """Build all images that the tests take, as far as something changed; returns their names.
+    @contextmanager
+    def built(self) -> Iterator[list[str]]:
+        """Build all images that the tests take, as far as something changed; gives their names.
+
+        Nobody else builds as long as they are worked with: what is built anew takes away what was there.
 
         Raises:
             Missing: If one cannot be built.
         """
         with locked(self._folder / "lock"):
+            contexts = {name: _context(name) for name in LONGSHORE_IMAGES}
+            self._make_room(contexts.values())
             names = [self._build_small(name) for name in _SMALL]
             self._make_base()
-            names += [self._build_longshore(name) for name in LONGSHORE_IMAGES]
+            names += [self._build_longshore(name, context) for name, context in contexts.items()]
             names += [self._build_peer(name) for name in PEERS]
-            if self._built:
-                # what images were made of before, a gigabyte for each change of a lock
-                self._buildah("rmi", "--prune")
-            return names
+            yield names
+
+    def need(self, image: str) -> str:
+        """Raise Missing unless an image was built; gives its name."""
+        if not self._has(image):
+            raise Missing(f"the image {image} is not built: run 'make cluster-parts'")
+        return image
 
     def identity(self, image: str) -> str:
         """Digest of an image's content."""
@@ -100,19 +113,30 @@ class Images:
         target = f"docker://{registry}/{path or image.partition('/')[2]}"
         return ["env", *environment, "buildah", "push", "--quiet", "--tls-verify=false", image, target]
 
-    def _build_longshore(self, name: str) -> str:
-        image = longshore_image(name)
-        dockerfile = ROOT / "manifests" / "images" / name / "Dockerfile"
-        content = _digest_of([dockerfile, *(path for given in _CONTEXT for path in _files(ROOT / given))])
+    def _make_room(self, contexts: Iterable[Mapping[str, bytes]]) -> None:
+        """Take away what images were made of before, a gigabyte for each change of a lock.
+
+        What they are made of now stays: a change of longshore's own files builds small layers only.
+        """
+        known = self._folder / "installed"
+        installed = _digest_of({n: c for context in contexts for n, c in context.items() if not n.endswith(".whl")})
+        if not known.exists() or known.read_text() != installed:
+            self._buildah("rmi", "--prune")
+            known.write_text(installed)
+
+    def _build_longshore(self, name: str, context: Mapping[str, bytes]) -> str:
+        image, content = longshore_image(name), _digest_of(context)
         if not self._has(image, content):
-            self._bud(image, dockerfile, ROOT, content)
+            command = [sys.executable, "-m", "longshore.cli", "image", "build", name, "--builder=buildah"]
+            options = [*BUILD_OPTIONS, "--label", f"{_CONTENT}={content}"]
+            _run([*command, *shown_to_pip(), "--", *options], self.environment)
         return image
 
     def _build_peer(self, name: str) -> str:
         image, sources = PEERS[name]
         module = module_folder("kserve", "github.com/kserve/kserve")
         files = [*(Path(__file__).parents[1] / "images" / name).iterdir(), *(module / source for source in sources)]
-        content = _digest_of(files)
+        content = _digest_of({path.name: path.read_bytes() for path in files})
         if not self._has(image, content):
             with tempfile.TemporaryDirectory() as context:
                 for path in files:
@@ -124,15 +148,13 @@ class Images:
 
     def _bud(self, image: str, dockerfile: Path, context: Path, content: str) -> None:
         """Build a Dockerfile; layers that did not change are taken from the build before."""
-        options = ["--pull-never", "--layers", "--isolation", "oci", "--runtime", "runc", "--network", "host"]
-        options += ["--label", f"{_CONTENT}={content}", *_trust()]
+        options = [*BUILD_OPTIONS, "--pull-never", "--layers", "--label", f"{_CONTENT}={content}", *_trust()]
         self._buildah("bud", *options, "--tag", image, "--file", str(dockerfile), str(context))
-        self._built = True
 
     def _build_small(self, name: str) -> str:
         image = f"registry.local/{name}:1"
         program = built(_SMALL[name]) / name
-        content = _digest_of([program])
+        content = _digest_of({name: program.read_bytes()})
         if self._has(image, content):
             return image
         with tempfile.TemporaryDirectory() as context:
@@ -164,7 +186,7 @@ class Images:
     def _has(self, image: str, content: str | None = None) -> bool:
         done = subprocess.run(
             ["buildah", "inspect", "--type", "image", image],
-            env={**os.environ, **self._settings},
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
@@ -175,7 +197,12 @@ class Images:
         return content is None or labels.get(_CONTENT) == content
 
     def _buildah(self, *arguments: str) -> str:
-        return _run(["buildah", *arguments], {**os.environ, **self._settings})
+        return _run(["buildah", *arguments], self.environment)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of a container tool which finds the images, with settings that depend on nothing else here."""
+        return {**os.environ, **self._settings}
 
     def _write_settings(self) -> dict[str, str]:
         """Settings of the container tools that depend on nothing else on the machine."""
@@ -202,22 +229,17 @@ class Images:
         }
 
 
-def longshore_image(name: str) -> str:
-    """Full name of one of longshore's own images in this checkout's version."""
-    version = (ROOT / "sdk" / "_version.py").read_text().split('"')[-2]
-    return f"ghcr.io/longshore/longshore-{name}:{version}"
+def _context(name: str) -> dict[str, bytes]:
+    """What one of longshore's images is built of, by name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_context(Recipe(image=name), Path(scratch))
+        return {f"{name}/{path.name}": path.read_bytes() for path in Path(scratch).iterdir()}
 
 
-def _files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*"))
-
-
-def _digest_of(paths: Sequence[Path]) -> str:
-    """Digest of files' names and content; caches beside them do not count."""
+def _digest_of(files: Mapping[str, bytes]) -> str:
     content = hashlib.sha256()
-    for path in paths:
-        if path.is_file() and "__pycache__" not in path.parts:
-            content.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name, data in sorted(files.items()):
+        content.update(f"{name}\0{len(data)}\0".encode() + data)
     return content.hexdigest()
 
 
@@ -245,14 +267,17 @@ def _install_python(root: Path) -> None:
     _run(["chroot", str(root), "/usr/local/bin/python", "-c", "import ssl, sqlite3, bz2, lzma, ctypes, zlib, pip"])
 
 
+def shown_to_pip() -> list[str]:
+    """The machine's own pip settings and certificates, where it has some, for the command that builds."""
+    certificates = next((os.environ[name] for name in ("PIP_CERT", "SSL_CERT_FILE") if name in os.environ), "")
+    given = {"--pip-conf": "/etc/pip.conf", "--ca-bundle": certificates}
+    return [f"{option}={path}" for option, path in given.items() if Path(path).is_file()]
+
+
 def _trust() -> list[str]:
-    """The machine's own certificates and pip settings for the time of a build; nothing of them stays in the image."""
-    options: list[str] = []
-    files = {os.environ.get(name, "") for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")}
-    for path in sorted({*files, "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt"} - {""}):
-        if Path(path).is_file():
-            options += ["--volume", f"{path}:{path}:ro"]
-    return options
+    """The same for buildah: nothing of them stays in the image."""
+    paths = sorted({option.partition("=")[2] for option in shown_to_pip()})
+    return [option for path in paths for option in ("--volume", f"{path}:{path}:ro")]
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
