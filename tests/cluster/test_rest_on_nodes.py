@@ -1,9 +1,11 @@
 """The platform ``rest`` in real pods: what was deployed answers, and what fails leaves what served before alone."""
 
+import json
 import time
 from dataclasses import replace
 
 import pytest
+from harness.certificates import Authority
 from harness.cluster import eventually
 from harness.images import longshore_image
 from harness.load import Load
@@ -11,11 +13,12 @@ from harness.penguins import PENGUINS, ROW
 from harness.pods import run_pod, start_pod
 
 from longshore.cluster import ClusterRuntime, Session
-from longshore.deployment import delete_service, deploy_model, observe_endpoint, replay_table, rollback_service
-from longshore.errors import ClusterError, ConfigError, DeployError
+from longshore.deployment import delete_service, deploy_model, observe_endpoint, predict, replay_table, rollback_service
+from longshore.errors import ClusterError, ConfigError, DeployError, InvalidValue
 from longshore.rbac import DEPLOYER, deployer_objects
-from longshore.spec import Endpoint, Resources, Scaling, Service
+from longshore.spec import Endpoint, Resources, Router, Scaling, Service, Tls
 from longshore.targets.base import SERVICE_LABEL, Ref
+from longshore.targets.nginx import ROUTE_LABEL
 from longshore.training import read_table
 from longshore.training.data import write_table
 
@@ -78,6 +81,30 @@ def test_a_service_changes_its_framework_under_load(real_cluster, service, store
             assert [container["image"] for container in containers] == [longshore_image(framework)]
     assert load.failures == []
     assert load.answers == {1}
+
+
+def test_clients_come_by_https_with_the_certificate_of_a_secret(
+    real_cluster, service, stored_models, deploy, session, tmp_path
+):
+    authority, place = Authority(tmp_path), service.namespace
+    certificate, key = authority.issue("tls", "penguins", hosts=[f"penguins.{place}.svc.cluster.local"])
+    content = {"tls.crt": certificate.read_text(), "tls.key": key.read_text()}
+    secret = {"metadata": {"name": "tls"}, "type": "kubernetes.io/tls", "stringData": content}
+    real_cluster.request("POST", f"/api/v1/namespaces/{place}/secrets", secret)
+    tls = Tls(secret="tls", ca=authority.pem.decode())
+    router = Router(kind="nginx", replicas=1, access_log=True, tls=tls)
+    endpoint = deploy(stored_models(1), replace(service, router=router)).endpoint
+    assert endpoint.url == f"https://penguins.{place}.svc.cluster.local"
+    assert predict(endpoint, [ROW], session=session) == [1.0]
+    with pytest.raises(DeployError, match=f"308 and sends clients to {endpoint.url}/v1"):
+        predict(replace(endpoint, url=endpoint.url.replace("https", "http")), [ROW], session=session)
+    with pytest.raises(InvalidValue, match=r"Router\.tls\.secret = 'missing'"):
+        deploy(stored_models(2), replace(service, router=replace(router, tls=replace(tls, secret="missing"))))
+    path = f"/api/v1/namespaces/{place}/pods"
+    (pod,) = real_cluster.request("GET", path, query={"labelSelector": f"{ROUTE_LABEL}=penguins"})["items"]
+    log = [line for line in real_cluster.log(place, pod["metadata"]["name"]).splitlines() if line.startswith("{")]
+    assert {json.loads(line)["revision"] for line in log} == {"", endpoint.revision}
+    delete_service("penguins", platform="rest", namespace=place, session=session)
 
 
 def test_a_step_outside_the_cluster_asks_through_the_api_server(
