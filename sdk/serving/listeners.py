@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 import uvicorn
@@ -16,6 +17,7 @@ import uvloop
 from uvicorn.protocols.http import httptools_impl
 
 from longshore.errors import MissingExtra
+from longshore.serving.patience import Patience, abort, too_slow
 
 __all__ = ["DaphneListener", "Listener", "Together", "UvicornListener", "check_daphne", "listener_of", "run_loop"]
 
@@ -24,6 +26,11 @@ _HIGH_WATER: Final = 4 * 2**20
 
 # Uvicorn stops reading at each 64 KiB until the application has taken them, and this one wants bodies whole
 httptools_impl.HIGH_WATER_LIMIT = _HIGH_WATER  # type: ignore[attr-defined]
+
+
+# what a connection waits for its client to do
+_REQUEST: Final = "send a request"
+_ANSWER: Final = "take its answer"
 
 
 class Listener(Protocol):
@@ -108,9 +115,10 @@ class UvicornListener:
         app: The ASGI application.
         sock: The socket, which is bound.
         drain_seconds: How long requests have to end.
+        client_seconds: How long a client has to send a request, and to take its answer.
     """
 
-    def __init__(self, app: Any, sock: socket.socket, drain_seconds: float) -> None:
+    def __init__(self, app: Any, sock: socket.socket, drain_seconds: float, client_seconds: float) -> None:
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -127,6 +135,8 @@ class UvicornListener:
         )
         self._socket = sock
         self._task: asyncio.Task[None] | None = None
+        self._patience = Patience[Any](client_seconds)
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
@@ -135,6 +145,7 @@ class UvicornListener:
         if self._task.done():
             up.cancel()
             self._task.result()
+        self._watch = asyncio.create_task(_every(self._patience.interval, self._cut_off))
 
     def stop_accepting(self) -> None:
         for server in self._server.servers:
@@ -144,6 +155,8 @@ class UvicornListener:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        if self._watch is not None:
+            self._watch.cancel()
 
     @property
     def connections(self) -> int:
@@ -153,6 +166,29 @@ class UvicornListener:
     def requests(self) -> int:
         return len(self._server.server_state.tasks)
 
+    def _cut_off(self) -> None:
+        connections = self._server.server_state.connections
+        waits = {one: reason for one in connections if (reason := _uvicorn_waits(one)) is not None}
+        for connection in self._patience.exhausted(waits, time.monotonic()):
+            what, cycle = waits[connection]
+            if what == _ANSWER or (cycle is not None and cycle.response_started and not cycle.response_complete):
+                abort(connection.transport.get_extra_info("socket"))
+                connection.transport.abort()
+            else:
+                connection.transport.write(too_slow(self._patience.seconds))
+                connection.transport.close()
+
+
+def _uvicorn_waits(connection: Any) -> tuple[str, Any] | None:
+    """What a connection waits for its client to do, and since which request; None if it does not."""
+    cycle = connection.cycle
+    if connection.transport.get_write_buffer_size():
+        return _ANSWER, cycle
+    if connection.timeout_keep_alive_task is not None or connection.pipeline:
+        # between two requests, where Uvicorn has a time of its own, or in one while the next has begun
+        return None
+    return (_REQUEST, cycle) if cycle is None or cycle.response_complete or cycle.more_body else None
+
 
 class DaphneListener:
     """Daphne on one socket, within :func:`run_loop` for Daphne.
@@ -161,9 +197,10 @@ class DaphneListener:
         app: The ASGI application.
         sock: The socket, which is bound.
         drain_seconds: How long requests have to end.
+        client_seconds: How long a client has to send a request, and to take its answer.
     """
 
-    def __init__(self, app: Any, sock: socket.socket, drain_seconds: float) -> None:
+    def __init__(self, app: Any, sock: socket.socket, drain_seconds: float, client_seconds: float) -> None:
         from daphne.http_protocol import HTTPFactory
         from daphne.server import Server
         from daphne.ws_protocol import WebSocketFactory
@@ -177,7 +214,10 @@ class DaphneListener:
         # it keeps the connections that are open
         wrapping: Any = policies.WrappingFactory
         self._factory = wrapping(HTTPFactory(self._server))
+        self._factory.protocol = _counted(policies.ProtocolWrapper)
         self._port: Any = None
+        self._patience = Patience[Any](client_seconds)
+        self._watch: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         from twisted import internet
@@ -189,6 +229,7 @@ class DaphneListener:
         self._socket.setblocking(False)
         # of a copy, which it closes in the end
         self._port = reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, self._factory)
+        self._watch = asyncio.create_task(_every(self._patience.interval, self._cut_off))
 
     def stop_accepting(self) -> None:
         if self._port is not None:
@@ -205,6 +246,8 @@ class DaphneListener:
             await asyncio.wait(tasks, timeout=self._drain_seconds)
         for connection in list(self._factory.protocols):
             connection.loseConnection()
+        if self._watch is not None:
+            self._watch.cancel()
 
     @property
     def connections(self) -> int:
@@ -218,17 +261,71 @@ class DaphneListener:
         known = self._server.connections.values()
         return [details["application_instance"] for details in known if "application_instance" in details]
 
+    def _cut_off(self) -> None:
+        waits = {one: reason for one in self._factory.protocols if (reason := _daphne_waits(one)) is not None}
+        for connection in self._patience.exhausted(waits, time.monotonic()):
+            if waits[connection][0] == _ANSWER:
+                connection.abortConnection()
+                continue
+            if connection.heard:
+                connection.write(too_slow(self._patience.seconds))
+            connection.loseConnection()
 
-def listener_of(server: str, app: Any, drain_seconds: float) -> Callable[[socket.socket], Listener]:
+
+def _counted(wrapper: Any) -> Any:
+    """What Twisted puts around each connection, with a count of what it has said and whether it has heard since."""
+
+    class Counted(wrapper):  # type: ignore[misc]
+        said = 0
+        heard = False
+
+        # the names are Twisted's
+        def dataReceived(self, data: bytes) -> None:  # noqa: N802
+            self.heard = True
+            super().dataReceived(data)
+
+        def write(self, data: bytes) -> None:
+            self.said, self.heard = self.said + 1, False
+            super().write(data)
+
+        def writeSequence(self, data: Iterable[bytes]) -> None:  # noqa: N802
+            self.said, self.heard = self.said + 1, False
+            super().writeSequence(data)
+
+    return Counted
+
+
+def _daphne_waits(connection: Any) -> tuple[str, int] | None:
+    """What a connection waits for its client to do, and since which answer; None if it does not."""
+    from twisted.web.http import Request
+
+    transport = connection.transport
+    if len(transport.dataBuffer) > transport.offset or transport._tempDataLen:  # noqa: SLF001 - told nowhere else
+        return _ANSWER, connection.said
+    requests = connection.wrappedProtocol._channel.requests  # noqa: SLF001 - likewise
+    # it has a method once it is there in full
+    return (_REQUEST, connection.said) if not requests or requests[-1].method == Request.method else None
+
+
+def listener_of(
+    server: str, app: Any, drain_seconds: float, client_seconds: float
+) -> Callable[[socket.socket], Listener]:
     """What makes a listener of each socket.
 
     Args:
         server: ``uvicorn`` or ``daphne``, which is installed.
         app: The ASGI application.
         drain_seconds: How long requests have to end.
+        client_seconds: How long a client has to send a request, and to take its answer.
     """
     kind = DaphneListener if server == "daphne" else UvicornListener
-    return lambda sock: kind(app, sock, drain_seconds)
+    return lambda sock: kind(app, sock, drain_seconds, client_seconds)
+
+
+async def _every(seconds: float, look: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        look()
 
 
 def run_loop(server: str, main: Coroutine[Any, Any, None]) -> None:

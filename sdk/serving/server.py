@@ -28,6 +28,7 @@ from longshore.locks import acquire
 from longshore.serving.control import Answer, Request, serve_control
 from longshore.serving.listeners import Listener, check_daphne, listener_of, run_loop
 from longshore.serving.log import FORMATS
+from longshore.serving.patience import CLIENT_SECONDS
 from longshore.serving.process import add_model_arguments, log_failure, set_up, settle, source_of
 from longshore.spec.service import FRAMEWORKS
 
@@ -204,6 +205,12 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 has the kernel choose one")
     parser.add_argument("--grpc-port", type=int, help="port for gRPC, likewise; none without it")
     parser.add_argument("--grpc-connection-seconds", type=float, help="how long a connection of gRPC lasts; 10 without")
+    parser.add_argument(
+        "--client-seconds",
+        type=float,
+        default=CLIENT_SECONDS,
+        help="time that a client has to send a request, and to take its answer; 60 without",
+    )
     parser.add_argument("--max-waiting", type=int, help="requests that may wait; more are refused (503). 4096 without")
     parser.add_argument(
         "--token-file", type=Path, help="file of the tokens that may ask, one a line; anyone without it"
@@ -248,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
     async def serve() -> None:
-        listener = listener_of(options.server, app, options.drain_seconds)
+        listener = listener_of(options.server, app, options.drain_seconds, options.client_seconds)
         process = Process(application, listener, rpc, [private], options.drain_seconds)
         await process.run(options.control, ready)
 
@@ -274,6 +281,8 @@ def _check(options: Namespace) -> None:
         raise InvalidValue("token-file", "a path", "django has users with tokens of their own: use require-token")
     if options.workers < 1 or options.threads < 1:
         raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
+    if options.client_seconds <= 0:
+        raise InvalidValue("client-seconds", options.client_seconds, "give clients some time")
     if options.grpc_port is not None and (options.server in WSGI or options.workers > 1):
         raise InvalidValue("grpc-port", options.grpc_port, "gRPC is served beside fastapi, by one worker")
     if options.grpc_port is not None and options.token_file is not None:

@@ -32,7 +32,7 @@ from longshore.serving.ahead import import_ahead
 from longshore.serving.control import Answer, Request, ask, serve_control
 from longshore.serving.listeners import listener_of, run_loop
 from longshore.serving.server import WSGI, Process
-from longshore.serving.threads import WsgiWorker
+from longshore.serving.wsgi_worker import WsgiWorker
 
 if TYPE_CHECKING:
     from longshore.serving.application import Application
@@ -84,6 +84,8 @@ class _Workers(BaseApplication):
             "loglevel": "warning",
             "logger_class": _Logger,
             "keepalive": 5,
+            # it would wait for clients in a thread
+            "sendfile": False,
             "post_worker_init": _worker_is_up,
             "child_exit": _worker_is_gone,
         }
@@ -137,7 +139,7 @@ class AsgiWorker(Worker):
 
     def run(self) -> None:
         options = self.app.options
-        listener = listener_of("uvicorn", self.wsgi, options.drain_seconds)
+        listener = listener_of("uvicorn", self.wsgi, options.drain_seconds, options.client_seconds)
         process = Process(self.app.application, listener, None, self.sockets, options.drain_seconds)
 
         async def serve() -> None:

@@ -1,0 +1,117 @@
+"""Clients that are slow, or do nothing at all: they keep nobody waiting, and are cut off in time.
+
+Starts ``python -m longshore.serving`` as a process.
+"""
+
+import contextlib
+import os
+import select
+import socket
+import time
+
+import pytest
+from harness.serving import PREDICT, ROWS, serving, wait_for
+
+FACES = {
+    "fastapi": [],
+    "fastapi with workers": ["--workers=2"],
+    "flask": ["--threads=2"],
+    "django": ["--threads=2"],
+    "django on daphne": ["--server=daphne"],
+}
+EACH = 3
+"""More of each kind than there are threads."""
+
+MANY = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n" * 250
+"""Answered with more than buffers take."""
+
+HEAD = f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture(params=FACES)
+def serve(request, iris_model, tmp_path):
+    framework, options = request.param.partition(" ")[0], FACES[request.param]
+    environment = {**os.environ, "LONGSHORE_HOME": str(tmp_path)}
+    return lambda *more: serving(
+        iris_model, tmp_path / "log", f"--framework={framework}", *options, *more, env=environment
+    )
+
+
+def connect(server, content=b"", *, window: int | None = None) -> socket.socket:
+    client = socket.socket()
+    if window is not None:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    client.sendall(content)
+    return client
+
+
+@contextlib.contextmanager
+def slow_clients(server):
+    """Many of each kind."""
+    kinds = {
+        "silent": lambda: connect(server),
+        "slow head": lambda: connect(server, HEAD.encode()),
+        "slow body": lambda: connect(server, f"{HEAD}Content-Length: 100\r\n\r\n".encode() + b'{"instances"'),
+        "slow chunks": lambda: connect(server, f"{HEAD}Transfer-Encoding: chunked\r\n\r\n64\r\n".encode() + b" " * 20),
+        "slow reader": lambda: connect(server, MANY, window=4096),
+    }
+    with contextlib.ExitStack() as stack:
+        yield {
+            kind: [stack.enter_context(contextlib.closing(begin())) for _ in range(EACH)]
+            for kind, begin in kinds.items()
+        }
+
+
+def cut_off(client: socket.socket) -> bool:
+    """Whether the server has ended a connection; reads what has come."""
+    while select.select([client], [], [], 0)[0]:
+        try:
+            if not client.recv(65536):
+                return True
+        except OSError:
+            return True
+    return False
+
+
+def was_reset(client: socket.socket) -> bool:
+    """Whether the server has dropped a connection; reads nothing."""
+    poll = select.poll()
+    poll.register(client, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def test_slow_clients_keep_nobody_waiting(serve):
+    with serve("--client-seconds=600") as server, slow_clients(server) as slow:
+        for _ in range(10):
+            assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}
+        # those that were slow are served like others when they go on
+        body = b": [[5.1, 3.5, 1.4, 0.2]]}"
+        client = slow["slow body"][0]
+        client.sendall(body + b" " * (100 - len(b'{"instances"') - len(body)))
+        answer = b""
+        while b'{"predictions":[0]}' not in answer:
+            part = client.recv(65536)
+            assert part, answer
+            answer += part
+
+
+def test_slow_clients_are_cut_off(serve):
+    with serve("--client-seconds=1") as server, slow_clients(server) as slow:
+        dripping = slow["slow head"] + slow["slow body"]
+        readers = slow.pop("slow reader")
+        waiting = [client for clients in slow.values() for client in clients]
+
+        def ended() -> bool:
+            for client in dripping:
+                with contextlib.suppress(OSError):
+                    # a byte now and then does not help
+                    client.sendall(b"a")
+            time.sleep(0.1)
+            waiting[:] = [client for client in waiting if not cut_off(client)]
+            return not waiting
+
+        wait_for(ended)
+        # what they did not take in time is dropped, not kept for them
+        wait_for(lambda: all(map(was_reset, readers)))
+        assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}
