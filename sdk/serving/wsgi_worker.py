@@ -93,7 +93,7 @@ class _Finished:
         return False
 
 
-class WsgiWorker(ThreadWorker):  # type: ignore[misc]
+class WsgiWorker(ThreadWorker):
     """See above."""
 
     sockets: list[socket.socket]
