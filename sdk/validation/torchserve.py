@@ -32,10 +32,13 @@ __all__ = ["TorchServe", "await_worker", "check_torchserve", "running_torchserve
 
 _POLL_SECONDS: Final = 0.2
 _STOP_SECONDS: Final = 30.0
-_WORDS_SECONDS: Final = 10.0
+_WORDS_SECONDS: Final = 60.0
+"""It stops reading what a worker says as soon as that has died, and may miss why: the next one says it again."""
+
 _ADDRESSES: Final = ("inference_address", "management_address", "metrics_address")
 _RPC_PORTS: Final = ("grpc_inference_port", "grpc_management_port")
 _WORKER: Final = re.compile(r".*MODEL_LOG - ")
+_BAD: Final = re.compile(r"\[(WARN|ERROR|FATAL) *\]|^Error|Exception")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +73,13 @@ class TorchServe:
         return None
 
     def said(self) -> str:
-        """That, or else its own last words."""
+        """That, or else the last line in which it warns or fails, or its last one of all."""
         lines: list[str] = []
-        with contextlib.suppress(OSError):
-            lines = (self.folder / "out").read_text("utf-8", "replace").splitlines()
-        return self.reason() or (lines[-1].strip() if lines else "it said nothing")
+        for path in (self.folder / "out", self.folder / "logs" / "ts_log.log"):
+            with contextlib.suppress(OSError):
+                lines += path.read_text("utf-8", "replace").splitlines()
+        bad = [line for line in lines if _BAD.search(line)]
+        return self.reason() or (bad or lines or ["it said nothing"])[-1].strip()
 
 
 def _reason(lines: Sequence[str]) -> str | None:
@@ -260,7 +265,6 @@ def await_worker(server: TorchServe, name: str, version: str, *, seconds: float 
         # a worker that cannot load its model is started again and again, ever more slowly
         log = server.folder / "logs" / "ts_log.log"
         if not died and log.exists() and "Backend worker process died" in log.read_text("utf-8", "replace"):
-            # what it said may come a moment later
             died, deadline = True, min(deadline, time.monotonic() + _WORDS_SECONDS)
         if died and server.reason():
             break
