@@ -55,6 +55,9 @@ class Front:
     url: str
     log: Path
 
+    def enter(self):
+        """It is in the machine's own network."""
+
     def post(self, content=None, path=PREDICT, **options):
         content = {"instances": ROWS} if content is None else content
         return requests.post(f"{self.url}{path}", json=content, timeout=30, **options)

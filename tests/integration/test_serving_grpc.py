@@ -18,6 +18,7 @@ import grpc
 import numpy as np
 import pytest
 import requests
+from harness.serving import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
 from longshore.errors import ConfigError
@@ -300,7 +301,8 @@ def test_a_client_that_goes_away_is_no_failure_of_the_server(loaded, serve):
     caller = threading.Thread(target=ask)
     caller.start()
     assert model.began.wait(30)
-    call.pending.cancel()
+    # the server may begin before its client knows of the call
+    wait_for(lambda: getattr(call, "pending", None)).cancel()
     caller.join(30)
     assert told
     call("ServerLive")
