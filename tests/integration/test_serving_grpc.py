@@ -324,7 +324,8 @@ def test_stopping_answers_what_has_begun_and_refuses_the_rest(loaded, serve):
     ended = call.server.stop(30)
     with grpc.insecure_channel(f"127.0.0.1:{call.server.port}") as other, pytest.raises(grpc.RpcError) as caught:
         other.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=30)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # gRPC closes its port in a thread of its own: who still gets in is cut off
+    assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
     assert not ended.is_set()
     model.may.set()
     caller.join(30)
