@@ -30,6 +30,7 @@ from longshore.images import (
     read_packages,
     write_context,
 )
+from longshore.images.kinds import KINDS
 from longshore.spec.image import IMAGES, image_name
 
 __all__ = ["image"]
@@ -160,12 +161,12 @@ def _progress(line: str) -> None:
 
 
 def _about(recipe: Recipe, built: BuiltImage, *, pushed: bool) -> str:
-    tag = built.tags[0]
+    tag, kind = built.tags[0], KINDS[recipe.image]
     lines = [f"{'Built and pushed' if pushed else 'Built'} {', '.join(built.tags)} ({built.size}, {built.id[:19]})"]
     runner = "podman" if built.builder == "buildah" else built.builder
     run = f"{runner} run --rm --read-only --tmpfs /tmp -p 127.0.0.1:8080:8080"
     if recipe.model is not None:
         lines.append(f"{run} {tag}")
-    elif recipe.image != "python":
+    elif kind.bakes:
         lines.append(f"{run} -v ./MODEL:/mnt/model:ro {tag} --model /mnt/model --name NAME --revision NAME-1")
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from longshore.images import (
     FORMATS,
     STORES,
     BakedModel,
+    BuiltImage,
     Recipe,
     build_command,
     build_image,
@@ -299,25 +300,38 @@ def test_a_failure_is_told_in_the_builder_s_words(monkeypatch, tmp_path):
     assert "--pip-conf FILE" in str(failure.value)
 
 
-def test_what_was_built_is_told(monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    fake(
-        tmp_path,
-        """
+BUILDS = """
 if sys.argv[1] == "images":
     print("123 MB")
 else:
     (place,) = [word.partition("=")[2] for word in sys.argv if word.startswith("--iidfile=")]
     open(place, "w").write("ab" * 32)
-""",
-    )
+"""
+
+
+def test_what_was_built_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake(tmp_path, BUILDS)
     built = build_image(Recipe(image="fastapi"), ["x:1", "x:2"])
-    assert (built.tags, built.id, built.size, built.builder) == (
-        ("x:1", "x:2"),
-        f"sha256:{'ab' * 32}",
-        "123 MB",
-        "podman",
-    )
+    assert built == BuiltImage(tags=("x:1", "x:2"), id=f"sha256:{'ab' * 32}", size="123 MB", builder="podman")
+
+
+def test_how_it_is_run_is_told(capsys, monkeypatch, tmp_path, constant_models):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    fake(tmp_path, BUILDS)
+    run_it = "podman run --rm --read-only --tmpfs /tmp -p 127.0.0.1:8080:8080"
+    model, flask = constant_models(1).uri, image_name("flask")
+    given = "--model /mnt/model --name NAME --revision NAME-1"
+    for words, told in (
+        (["flask"], [f"{run_it} -v ./MODEL:/mnt/model:ro {flask} {given}"]),
+        (["flask", "--model", model], [f"{run_it} localhost/{names.model_name(model)}:1"]),
+        # these are told what they run when they run
+        (["seldon"], []),
+        (["python"], []),
+    ):
+        status, out, _ = run(capsys, *words)
+        assert (status, out.splitlines()[1:]) == (0, told)
+        assert out.startswith("Built ")
 
 
 @pytest.mark.parametrize(
