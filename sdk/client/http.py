@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 from longshore.client.access import Access, tls_name
-from longshore.client.refusals import NotReached, refused
+from longshore.client.refusals import NotReached, no_trust, refused
 from longshore.errors import DeployError
 from longshore.spec import Endpoint
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Http", "no_trust"]
+__all__ = ["Http"]
 
 _NOBODY_YET: Final = frozenset({429, 502, 503, 504})
 """Of who stands in front, or of a server that does not answer just now: these do not tell who would."""
@@ -127,19 +126,6 @@ class Http:
     def close(self) -> None:
         """End its connections."""
         self._session.close()
-
-
-def no_trust(url: str, error: BaseException) -> DeployError | None:
-    """The error to raise for a certificate that is not to be trusted; None if something else is wrong."""
-    inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, ssl.SSLCertVerificationError):
-        inner = inner.__cause__ or inner.__context__
-    if inner is None:
-        return None
-    return DeployError(
-        f"{url}: its certificate is not trusted: {inner.verify_message}. Say who vouches for it (Tls.ca of the router, "
-        "or Access.ca_file), and the name that it is for (Tls.host)"
-    )
 
 
 def _named(name: str) -> requests.adapters.HTTPAdapter:

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from longshore.client.access import Access, tls_name
 from longshore.client.answers import Answer
-from longshore.client.http import no_trust
-from longshore.client.refusals import NotReached, refused
+from longshore.client.refusals import NotReached, causes, no_trust, refused
 from longshore.client.rpc import refused_rpc, target_of
 from longshore.client.tensors import Row, Tensor, as_tensors, without_gaps
 from longshore.errors import DeployError, LongshoreError, MissingExtra
@@ -208,12 +207,7 @@ class Rest:
 
 def _reason(error: BaseException) -> str:
     """What lies behind an error, as far as anything is told: httpx often hands on no word of it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if said := str(inner):
-            return said
-        inner = inner.__cause__ or inner.__context__
-    return type(error).__name__
+    return next((said for cause in causes(error) if (said := str(cause))), type(error).__name__)
 
 
 def _refusal(url: str, response: httpx.Response) -> LongshoreError:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
+from collections.abc import Iterator
 from typing import Final
 
 from longshore.errors import DeployError, InputError, LongshoreError
 
-__all__ = ["Busy", "NotReached", "refused"]
+__all__ = ["Busy", "NotReached", "causes", "no_trust", "refused"]
 
 _SHOWN: Final = 200
 # not the rows' fault, though HTTP calls it the client's
@@ -55,6 +57,29 @@ def refused(
         return Busy(f"{url} answered {status}: {said}", float(retry_after))
     rows = 400 <= status < 500 and status not in _NOT_OF_THE_ROWS
     return (InputError if rows else DeployError)(f"{url} answered {status}: {said}")
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what lies behind it, the nearest first."""
+    inner: BaseException | None = error
+    while inner is not None:
+        yield inner
+        inner = inner.__cause__ or inner.__context__
+
+
+def no_trust(url: str, error: BaseException) -> DeployError | None:
+    """The error to raise for a certificate that is not to be trusted; None if something else is wrong."""
+    # urllib3 compares names itself where the address is not the name
+    from urllib3.util.ssl_match_hostname import CertificateError
+
+    for cause in causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError | CertificateError):
+            why = cause.verify_message if isinstance(cause, ssl.SSLCertVerificationError) else cause
+            return DeployError(
+                f"{url}: its certificate is not trusted: {why}. Say who vouches for it (Tls.ca of the router, or "
+                "Access.ca_file), and the name that it is for (Tls.host)"
+            )
+    return None
 
 
 def _words(body: str) -> str:
