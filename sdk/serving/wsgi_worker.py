@@ -166,6 +166,9 @@ class WsgiWorker(ThreadWorker):
 
     def accept(self, listener: socket.socket) -> None:
         """Take a connection, and wait for its first request."""
+        if listener not in self.sockets:
+            # closed since it was found that somebody waits there, who comes to whoever else accepts
+            return
         try:
             client, address = listener.accept()
         except OSError as error:
@@ -219,6 +222,8 @@ class WsgiWorker(ThreadWorker):
                 self._drop(conn)
 
     def _cap_keepalive(self, deadline: float) -> None:
+        # called as soon as it is known that the worker is to end, whether or not there are connections yet
+        self._close_listeners()
         super()._cap_keepalive(deadline)
         # a connection on which nothing has come is no more than an idle one
         for conn, (way, until) in self._waiting.items():
@@ -332,7 +337,6 @@ class WsgiWorker(ThreadWorker):
             leave()
         self.app.application.draining = True
         super().handle_exit(sig, frame)
-        self.method_queue.defer(self._close_listeners)
 
     def _control(self, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""

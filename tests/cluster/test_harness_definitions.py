@@ -30,6 +30,8 @@ def create(cluster, manifest):
 def test_a_graph_may_be_deep(seldon_kinds, namespace):
     graph = chain(DEEPEST)
     made = create(seldon_kinds, deployment(namespace, graph))
+    # the operators of other tests look into all namespaces
+    seldon_kinds.request("DELETE", seldon_kinds.path(made))
     assert made["spec"]["predictors"][0]["graph"] == graph
 
 

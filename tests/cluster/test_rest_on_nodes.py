@@ -148,7 +148,6 @@ BROKEN = {
         "cannot be pulled",
         "none/server:9",
     ),
-    "a missing secret": ({"secrets": ["nope"]}, "CreateContainerConfigError", 'secret "nope" not found'),
     "more than any node has": ({"resources": Resources(cpu="4000")}, "cannot be scheduled", "Insufficient cpu"),
     "too little memory": ({"resources": Resources(memory="20Mi", cpu="20m")}, "crashes again and again", "memory"),
     "a server that is none": (
@@ -180,6 +179,15 @@ def test_what_cannot_come_up_is_told_at_once_and_what_served_before_serves(
     assert load.failures == []
     assert load.answers == {1}
     assert set(pods(real_cluster, service)) >= running
+
+
+def test_a_missing_secret_is_told_before_anything_is_changed(real_cluster, service, stored_models, deploy, answer):
+    first = deploy(stored_models(1), service)
+    before = pods(real_cluster, service)
+    with pytest.raises(InvalidValue, match=r"Service.secrets\[1\] = 'nope' .* no Secret of this name"):
+        deploy(stored_models(2), replace(service, secrets=["bucket", "nope"]))
+    assert set(pods(real_cluster, service)) == set(before)
+    assert answer(first.endpoint, ROW) == 1
 
 
 def test_a_model_that_was_tampered_with_is_not_served_and_nothing_is_left(real_cluster, service, stored_models, deploy):
