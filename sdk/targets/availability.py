@@ -133,8 +133,8 @@ def disruption_budget(metadata: Mapping[str, Any], selector: Mapping[str, str]) 
     return _manifest(DISRUPTION_BUDGET, metadata, spec)
 
 
-def network_policy(metadata: Mapping[str, Any], selector: Mapping[str, str], port: int) -> Manifest:
-    """The NetworkPolicy of a Deployment's pods: whoever may reach them reaches their port, and that of a mesh's proxy.
+def network_policy(metadata: Mapping[str, Any], selector: Mapping[str, str], ports: Sequence[int]) -> Manifest:
+    """The NetworkPolicy of a Deployment's pods: whoever may reach them reaches their ports, and a mesh's proxy's.
 
     What they may reach themselves is not restricted: the store of the model, a name server or a collector of traces
     have addresses that nobody knows here. Policies add up, so one that is written for them can.
@@ -142,10 +142,10 @@ def network_policy(metadata: Mapping[str, Any], selector: Mapping[str, str], por
     Args:
         metadata: Metadata of the Deployment.
         selector: Labels of its pods.
-        port: The port that they answer at, metrics included.
+        ports: The ports that they answer at, metrics included.
     """
-    ports = [{"protocol": "TCP", "port": number} for number in (port, *_MESH_PORTS)]
-    spec = {"podSelector": {"matchLabels": dict(selector)}, "policyTypes": ["Ingress"], "ingress": [{"ports": ports}]}
+    opened = [{"protocol": "TCP", "port": number} for number in (*ports, *_MESH_PORTS)]
+    spec = {"podSelector": {"matchLabels": dict(selector)}, "policyTypes": ["Ingress"], "ingress": [{"ports": opened}]}
     return _manifest(NETWORK_POLICY, metadata, spec)
 
 
