@@ -37,9 +37,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--token-file", type=_FILE, help="File of the tokens that may ask, one a line.")
 @click.option("--access-log", is_flag=True, help="Log a line for each request.")
 @click.option("--log-format", type=click.Choice(("text", "json")), default="text", help="Lines of text, or of JSON.")
+@click.argument("more", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTIONS]")
 @debug_option
 def serve(
     directory: Path,
+    more: tuple[str, ...],
     name: str | None,
     framework: str,
     workers: int,
@@ -50,7 +52,11 @@ def serve(
     access_log: bool,
     log_format: str,
 ) -> None:
-    """Serve the model in DIRECTORY until Ctrl-C, which lets it answer what has begun."""
+    """Serve the model in DIRECTORY until Ctrl-C, which lets it answer what has begun.
+
+    OPTIONS are those that only the server itself has, such as --batch-rows 1 or --client-seconds 10: python -m
+    longshore.serving --help lists them.
+    """
     name = name or model_name(str(directory.resolve()))
     check_dns_label("name", name)
     command = [sys.executable, "-m", "longshore.serving", "--model", str(directory), "--name", name]
@@ -59,6 +65,7 @@ def serve(
     command += [] if threads is None else ["--threads", str(threads)]
     command += [] if token_file is None else ["--token-file", str(token_file)]
     command += ["--access-log"] if access_log else []
+    command += more
     reading, writing = os.pipe()
     # a group of its own, so that Ctrl-C reaches this process only, and the server is asked to end
     with subprocess.Popen([*command, "--notify-fd", str(writing)], pass_fds=[writing], process_group=0) as server:

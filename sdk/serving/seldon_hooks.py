@@ -1,9 +1,9 @@
-"""What Seldon's microservice leaves out, whatever class it runs: words and codes of refusals, metrics of all workers.
+"""What Seldon's microservice leaves out, whatever class it runs: refusals' words, metrics of all workers, its end.
 
 ``seldon-core-microservice`` forks: a process for each worker of REST and of gRPC, and one that shows metrics. It has
-two places where it has to be put right from outside, and both are here: it answers every refusal over gRPC with UNKNOWN
-and no words, and shows only what passes through the dictionary that it shares between processes for that, by the
-pickle, with each request.
+three places where it has to be put right from outside, and all are here: it answers every refusal over gRPC with
+UNKNOWN and no words; it shows only what passes through the dictionary that it shares between processes for that, by the
+pickle, with each request; and told to end, it ends REST and then waits for gRPC, which nobody tells.
 
 Source: PyPI's seldon-core 1.18.2 (seldon_core.wrapper, .microservice, .metrics), the last version of that package.
 """
@@ -14,7 +14,9 @@ import functools
 import json
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,7 +24,7 @@ from typing import Any, Final
 import grpc
 from prometheus_client import CollectorRegistry, values
 from prometheus_client.multiprocess import MultiProcessCollector
-from seldon_core import wrapper
+from seldon_core import microservice, wrapper
 from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.metrics import SeldonMetrics
 
@@ -39,6 +41,7 @@ _CODES: Final = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 _SHARED: Final = "PROMETHEUS_MULTIPROC_DIR"
+_DRAIN_SECONDS: Final = 10.0
 
 _log = logging.getLogger("longshore.serving")
 
@@ -100,6 +103,50 @@ def complete() -> None:
     for name in _METHODS:
         setattr(wrapper.SeldonModelGRPC, name, _with_code(getattr(wrapper.SeldonModelGRPC, name)))
     _share_metrics()
+    microservice.start_servers = _ending(microservice.start_servers)
+    microservice._wait_forever = _wait_for_the_end  # noqa: SLF001 - it has no public way
+
+
+def _ending(start: Callable[..., None]) -> Callable[..., None]:
+    """Have gRPC end once REST has, which ends on a TERM."""
+
+    def end_children() -> None:
+        for child in microservice.mp.active_children():
+            child.terminate()
+
+    def run(rest: Callable[[], None], rpc: Callable[[], None] | None, *others: Callable[[], None] | None) -> None:
+        def answer_rest() -> None:
+            try:
+                rest()
+            finally:
+                end_children()
+
+        def answer_rpc() -> None:
+            parent = os.getpid()
+
+            def end(*_: object) -> None:
+                if os.getpid() != parent:
+                    # a worker that answers nobody yet: it loads
+                    os._exit(0)
+                end_children()
+
+            signal.signal(signal.SIGTERM, end)
+            if rpc is not None:
+                rpc()
+
+        start(answer_rest, None if rpc is None else answer_rpc, *others)
+
+    return run
+
+
+def _wait_for_the_end(server: grpc.Server) -> None:
+    """Called in each worker of gRPC, which answers what has begun."""
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    # without a time it would not be woken by the signal
+    while not told.wait(3600):
+        pass
+    server.stop(_DRAIN_SECONDS).wait()
 
 
 def _with_code(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[..., Any]:

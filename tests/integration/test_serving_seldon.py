@@ -1,13 +1,17 @@
 """A packaged model inside Seldon Core's own microservice, asked by Seldon's own client."""
 
+import contextlib
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
 
 import grpc
 import pytest
-from harness.seldon import microservice, run_client
+from harness.local import alive
+from harness.seldon import microservice, run_client, serving
+from harness.serving import wait_for
 
 from longshore.monitoring import assess, bin_counts, read_metrics, summarise
 from longshore.packaging import read_card
@@ -247,6 +251,24 @@ def test_it_tells_what_it_serves(seldon, penguins_model):
     with grpc.insecure_channel(f"127.0.0.1:{seldon.grpc_port}") as channel:
         told = channel.unary_unary("/seldon.protos.Seldon/ModelMetadata")(b"", timeout=30)
     assert b"penguins-1" in told
+
+
+def test_it_ends_when_it_is_told_to(iris_model, tmp_path):
+    """All of its processes do; that of gRPC would keep a container until it is killed."""
+    with serving(tmp_path / "log", "--grpc-workers=2", parameters={"model_uri": str(iris_model)}) as server:
+        server.process.terminate()
+        assert server.process.wait(30) == 0
+        wait_for(lambda: not group(server.process.pid))
+
+
+def group(leader: int) -> list[int]:
+    """Processes of a group that live."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and os.getpgid(int(entry.name)) == leader and alive(int(entry.name)):
+                found.append(int(entry.name))
+    return found
 
 
 def ends(server):
