@@ -34,6 +34,7 @@ from longshore.targets.seldon_v2 import SeldonV2Target
 
 MODEL = ModelSource(uri="s3://models/iris/1", format="sklearn", name="iris")
 NEXT = replace(MODEL, uri="s3://models/iris/2")
+LATER = replace(MODEL, uri="s3://models/iris/3")
 VERSION = "mlops.seldon.io/v1alpha1"
 OWN_SERVER = SeldonV2Options(own_server=SeldonV2Server())
 
@@ -59,9 +60,9 @@ def service(seldon, seldon_v2_kinds, namespace) -> Service:
 
 @pytest.fixture
 def bring_up(runtime):
-    def run(service, model=MODEL, percent=100, mirror=0, **options):
+    def run(service, model=MODEL, percent=100, mirror=0, rest=None, **options):
         options = {"timeout_seconds": 30, "patience_seconds": 2, **options}
-        traffic = Traffic(percent=percent, mirror_percent=mirror)
+        traffic = Traffic(percent=percent, mirror_percent=mirror, rest=rest or {})
         release = Release(service=service, model=model, traffic=traffic)
         return deploy(release, target=SeldonV2Target(), runtime=runtime, **options)
 
@@ -115,6 +116,17 @@ def test_a_canary_is_promoted(service, bring_up, runtime, seldon):
         Route({first: 50, second: 50}),
         Route({second: 100}),
     ]
+
+
+def test_three_share_the_requests_and_the_second_gets_all(service, bring_up, runtime, seldon):
+    first = bring_up(service).release.revision
+    second = bring_up(service, NEXT, 20).release.revision
+    third = bring_up(service, LATER, 10, rest={first: 70, second: 20}).release.revision
+    assert seldon.routes[key(service)] == Route({first: 70, second: 20, third: 10})
+    bring_up(service, NEXT)
+    assert seldon.routes[key(service)] == Route({second: 100})
+    assert names(runtime, service) == {second}
+    assert never_gone(seldon, service)
 
 
 def test_a_canary_is_taken_back(service, bring_up, runtime, seldon):
