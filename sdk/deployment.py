@@ -53,6 +53,7 @@ __all__ = [
     "delete_service",
     "deploy_model",
     "deployed_release",
+    "earlier_release",
     "example_rows",
     "find_endpoint",
     "observe_endpoint",
@@ -331,6 +332,14 @@ def deployed_release(
     if release is None:
         raise ConfigError(f"{ref} bears no release of longshore's: see what is deployed, and where (--namespace)")
     return release
+
+
+def earlier_release(
+    name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
+) -> Release | None:
+    """The release that the one of now replaced, None if there was none."""
+    runtime = _runtime(platform, session)
+    return previous_release(_bearer(platform, name, namespace or default_namespace(platform, session), runtime), runtime)
 
 
 def delete_service(

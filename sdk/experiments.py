@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from longshore.deployment import REGISTRY_ANNOTATION, deployed_release, promote_service
+from longshore.deployment import REGISTRY_ANNOTATION, deployed_release, earlier_release, promote_service
 from longshore.errors import ConfigError, InvalidValue
 from longshore.monitoring import (
     Arm,
@@ -134,6 +134,9 @@ def conclude_experiment(
         RegistryError: If the winner serves and this could not be recorded.
     """
     last = deployed_release(name, platform=platform, namespace=namespace, session=session)
+    if last.revision == winner and not last.beside:
+        # it has all requests already: what became of the others could not be recorded then
+        last = earlier_release(name, platform=platform, namespace=namespace, session=session) or last
     done = promote_service(
         name,
         revision=winner,

@@ -12,7 +12,7 @@ from kfp.dsl import Artifact, Markdown, Metrics
 
 from longshore import components
 from longshore.deployment import deploy_model
-from longshore.errors import ConfigError, MonitorError
+from longshore.errors import ConfigError, DeployError, MonitorError
 from longshore.experiments import compare_revisions
 from longshore.registry import Registry
 from longshore.spec import ModelSource, Service, Traffic
@@ -98,16 +98,12 @@ def test_the_better_rewarded_one_is_promoted_and_both_are_written_down(
     winner, revision, decided, reason = step("compare_revisions", Metrics(), report, **given)
     assert (winner, revision, decided, reason) == (better, verdict.revision, True, f"{better} was named")
     assert f"## {better} wins" in (tmp_path / "report.md").read_text()
+    conclusion = {"revision": revision, "reason": verdict.reason, "namespace": namespace}
+    with pytest.raises(DeployError, match="this could not be recorded"):
+        step("conclude_experiment", endpoint, **conclusion, registry=f"sqlite:///{tmp_path}/none/here.db")
     # as a step that is retried
     for _ in range(2):
-        step(
-            "conclude_experiment",
-            endpoint,
-            revision=revision,
-            reason=verdict.reason,
-            namespace=namespace,
-            registry=registry,
-        )
+        step("conclude_experiment", endpoint, **conclusion, registry=registry)
     assert shares(runtime, namespace) == {revision: 100}
     second, first = Registry(registry).versions("iris")
     won, lost = (first, second) if better == "a" else (second, first)
