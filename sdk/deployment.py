@@ -339,7 +339,8 @@ def earlier_release(
 ) -> Release | None:
     """The release that the one of now replaced, None if there was none."""
     runtime = _runtime(platform, session)
-    return previous_release(_bearer(platform, name, namespace or default_namespace(platform, session), runtime), runtime)
+    ref = _bearer(platform, name, namespace or default_namespace(platform, session), runtime)
+    return previous_release(ref, runtime)
 
 
 def delete_service(
