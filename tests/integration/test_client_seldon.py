@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import requests
 from harness.nginx import nginx
-from harness.seldon import free_ports
 from harness.serving import refused, wait_for
+from harness.system import free_ports
 
 from longshore.client import Answer, Client, ask, predict, probe, replay, send_feedback
 from longshore.errors import ConfigError, DeployError, InputError, InvalidValue

@@ -12,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 import requests
+from harness.system import free_ports
 from prometheus_client.parser import text_string_to_metric_families
 
 from longshore.errors import InputError
@@ -114,14 +115,6 @@ class Server:
     def end(self):
         self.process.kill()
         self.process.wait(30)
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def wait_for(condition, server):

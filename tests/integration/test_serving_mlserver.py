@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
-from harness.seldon import free_ports
 from harness.serving import wait_for
+from harness.system import free_ports
 
 from longshore.client import Client, predict, probe
 from longshore.errors import DeployError, InputError

@@ -19,8 +19,9 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.serving import wait_for
+from harness.system import free_ports
 
-__all__ = ["Microservice", "environment", "free_ports", "microservice", "run_client"]
+__all__ = ["Microservice", "environment", "microservice", "run_client"]
 
 ROOT = Path(__file__).parents[3]
 VARIABLE = "LONGSHORE_TEST_SELDON"
@@ -49,13 +50,6 @@ def environment() -> Path:
     if not place:
         pytest.skip(f"set {VARIABLE} to the bin folder of requirements/image-seldon.txt: $(tools/peer.sh image-seldon)")
     return Path(place)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
 
 
 @dataclass

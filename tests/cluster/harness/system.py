@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["NODE_COMMANDS", "Missing", "cache_folder", "free_port", "install", "locked", "need_commands", "need_root"]
+__all__ = [
+    "NODE_COMMANDS",
+    "Missing",
+    "cache_folder",
+    "free_port",
+    "free_ports",
+    "install",
+    "locked",
+    "need_commands",
+    "need_root",
+]
+
+_PORTS = range(12000, 30000)
+"""Below those that Linux gives to outgoing connections, and those of Kubernetes' nodes."""
 
 NODE_COMMANDS = {
     "containerd": "containerd",
@@ -90,7 +104,16 @@ def locked(path: Path) -> Iterator[None]:
 
 def free_port() -> int:
     """A port of loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ones, that no connection from here is given as its own before somebody listens on them."""
+    with ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.SystemRandom().choice(_PORTS)
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+        return ports
