@@ -20,6 +20,8 @@ _STAGES: Final = {
         "delete_seldon",
         "deploy_seldon_v2",
         "delete_seldon_v2",
+        "deploy_torchserve",
+        "delete_torchserve",
         "promote_model",
         "rollback_model",
         "deploy_inference_graph",

@@ -5,6 +5,7 @@ The facade over target, runtime, smoke test and registry, for components, the co
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import tempfile
@@ -151,6 +152,14 @@ def _as_deployed(service: Service, platform: str, model: ModelSource) -> Service
         from longshore.targets.seldon_graph import own_image
 
         return replace(service, image=own_image(Release(service=service, model=model)))
+    if platform == "kserve" and service.image is None:
+        from longshore.targets.kserve_torchserve import torchserve_container
+
+        return replace(service, image=torchserve_container(Release(service=service, model=model)).get("image"))
+    if platform == "torchserve":
+        from longshore.targets.torchserve import as_deployed
+
+        return as_deployed(service, packaged=model.digest is not None)
     return service
 
 
@@ -166,6 +175,7 @@ def deploy_model(
     patience_seconds: float = PATIENCE_SECONDS,
     force: bool = False,
     kserve_version: tuple[int, int] | None = None,
+    access: client.Access | None = None,
     on_progress: Callable[[str], None] = _log.info,
 ) -> Deployment[Release]:
     """Serve a model, smoke-tested with its own example rows and recorded in the registry.
@@ -181,6 +191,7 @@ def deploy_model(
         patience_seconds: For what stalls the revision from outside to end.
         force: Take over what somebody else has set in the service's objects, such as a number of replicas.
         kserve_version: Version of KServe in the cluster; None reads it there.
+        access: What the smoke test shows the endpoint; None takes a token of the service's Secret, if it names one.
         on_progress: Called with a sentence whenever something new is known.
 
     Raises:
@@ -195,12 +206,15 @@ def deploy_model(
     target_of(platform, routed=service.router is not None, kserve_version=kserve_version).render(release)
     runtime = _runtime(platform, session, force=force)
     _check_bearer(platform, service, runtime)
+    if platform == "torchserve":
+        _warn_of_torchserve(service, on_progress)
+        access = access or _access(service, runtime)
     try:
         return deploy(
             release,
             target=_target(platform, runtime, service, kserve_version),
             runtime=runtime,
-            probe=_smoke_test(model),
+            probe=_smoke_test(model, access),
             recorder=_recorder(model, tracking_uri),
             timeout_seconds=timeout_seconds,
             patience_seconds=patience_seconds,
@@ -402,7 +416,36 @@ def _card(model: ModelSource) -> ModelCard:
         return read_card(fetch_directory(model.uri, Path(scratch)))
 
 
-def _smoke_test(model: ModelSource) -> Probe | None:
+def _warn_of_torchserve(service: Service, on_progress: Callable[[str], None]) -> None:
+    if service.torchserve is None or service.torchserve.instead is None:
+        from longshore.targets.torchserve import WARNING
+
+        _log.warning(WARNING)
+        on_progress(WARNING)
+
+
+def _access(service: Service, runtime: Runtime) -> client.Access | None:
+    """What opens a service to its own smoke test: a token of its Secret; None where it names none, or one not there.
+
+    Raises:
+        ConfigError: If this process may not read it.
+    """
+    name = None if service.torchserve is None else service.torchserve.token_secret
+    if name is None:
+        return None
+    found = runtime.look(Ref("v1", "Secret", name, service.namespace))
+    if found is None:
+        raise ConfigError(
+            f"the Secret {name} may not be read here, and the smoke test needs a token of it: give one (access), or "
+            f"have the step's Role allow it (longshore rbac --secret {name})"
+        )
+    values = [base64.b64decode(value).decode("latin-1") for one in found for value in (one.get("data") or {}).values()]
+    lines = [line.strip() for value in values for line in value.splitlines()]
+    token = next((line for line in lines if line and not line.startswith("#")), None)
+    return None if token is None else client.Access(token=token)
+
+
+def _smoke_test(model: ModelSource, access: client.Access | None = None) -> Probe | None:
     """Asks for the model's own example rows; None where longshore did not package the model."""
     if model.digest is None:
         _log.info("%s has no longshore card with example rows: it is served without a smoke test", model.uri)
@@ -414,7 +457,7 @@ def _smoke_test(model: ModelSource) -> Probe | None:
         if endpoint.takes != "rows":
             return
         try:
-            client.probe(endpoint, rows, classes)
+            client.probe(endpoint, rows, classes, access=access)
         except MissingExtra as error:
             _log.warning("%s is served without a smoke test: %s", endpoint.url, error)
 

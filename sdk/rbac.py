@@ -6,6 +6,7 @@ The rules follow from what the targets render and want to see, so that a target 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from longshore.spec import (
@@ -28,6 +29,7 @@ from longshore.spec import (
     SeldonV2Server,
     SeldonV2Step,
     Service,
+    TorchServeOptions,
 )
 from longshore.spec.checks import check_dns_label, check_subdomain
 from longshore.targets import PLATFORMS, target_of
@@ -78,6 +80,13 @@ _SELDON_V2: Final = (
         ),
     ),
 )
+
+_TORCHSERVE: Final = tuple(
+    replace(service, torchserve=TorchServeOptions(anonymous=True, plaintext=True, pod_monitor=True))
+    for service in _SERVICES
+)
+_PLATFORM_SERVICES: Final = {"seldon": _SELDON, "seldon-v2": _SELDON_V2, "torchserve": _TORCHSERVE}
+_PLATFORM_FORMATS: Final = {"torchserve": "torchserve"}
 
 
 def deployer_objects(
@@ -146,8 +155,9 @@ def _rules(platforms: Sequence[str]) -> list[dict[str, Any]]:
 
 def _ways(platform: str) -> Iterator[tuple[Target[Any], Deployable]]:
     """What a platform brings up in a cluster, one of each kind."""
-    for service in {"seldon": _SELDON, "seldon-v2": _SELDON_V2}.get(platform, _SERVICES):
-        yield target_of(platform, routed=service.router is not None), Release(service=service, model=_MODEL)
+    model = replace(_MODEL, format=_PLATFORM_FORMATS.get(platform, _MODEL.format))
+    for service in _PLATFORM_SERVICES.get(platform, _SERVICES):
+        yield target_of(platform, routed=service.router is not None), Release(service=service, model=model)
     if platform == "kserve":
         for service in _SERVICES[:2]:
             yield KServeGraphTarget(), InferenceGraph(service=service, nodes={"root": _NODE})

@@ -316,7 +316,10 @@ class _Attempt(Generic[_R]):
     def drop_unwanted(self, release: _R) -> bool:
         """Delete what a release before had and this one does not have; return whether there was any."""
         wanted = {Ref.of(manifest) for manifest in self.target.render(release)}
-        others = [ref for ref in self.target.objects(release.service) if ref not in wanted]
+        # which kinds there may be depends on what a service asks for
+        services = [release.service, self.service, *([] if self.previous is None else [self.previous.service])]
+        named = dict.fromkeys(ref for service in services for ref in self.target.objects(service))
+        others = [ref for ref in named if ref not in wanted]
         gone = _applied(others, self.runtime)
         gone += [
             ref

@@ -18,7 +18,7 @@ from longshore.errors import InvalidValue, MissingExtra, ModelError
 from longshore.packaging.card import Signature
 from longshore.spec.checks import check_dns_label
 
-__all__ = ["HANDLERS", "ArchiveInfo", "handler_of", "inspect_archive", "make_archive"]
+__all__ = ["HANDLERS", "MODEL_FOLDER", "ArchiveInfo", "handler_of", "inspect_archive", "make_archive", "unpack_model"]
 
 HANDLERS: Final[Mapping[str, str]] = {
     "tabular": "TabularHandler",
@@ -26,6 +26,9 @@ HANDLERS: Final[Mapping[str, str]] = {
     "text": "TextHandler",
 }
 """The handlers by what a request may be beside JSON; :mod:`longshore.serving.torchserve_handler` has them."""
+
+MODEL_FOLDER: Final = "model"
+"""Where the model directory lies in the archive."""
 
 _MANIFEST: Final = "MAR-INF/MANIFEST.json"
 _HANDLER: Final = """# What answers is in longshore, which has to be installed beside TorchServe.
@@ -99,7 +102,7 @@ def make_archive(
         (work / "out").mkdir()
         (work / "tmp").mkdir()
         # of a folder that it is given the archiver takes what is in it
-        (work / "stage" / "model").symlink_to(model.absolute(), target_is_directory=True)
+        (work / "stage" / MODEL_FOLDER).symlink_to(model.absolute(), target_is_directory=True)
         (work / "handler.py").write_text(_HANDLER.format(name=HANDLERS[handler]), encoding="utf-8")
         (work / "model-config.yaml").write_text(config, encoding="utf-8")
         command = [sys.executable, "-m", "model_archiver.model_packaging", "--model-name", name, "--version", version]
@@ -158,6 +161,27 @@ def inspect_archive(path: Path) -> ArchiveInfo:
         raise ModelError(f"{path} is no archive that TorchServe can read: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path} is no model archive: its {_MANIFEST} is missing or says too little") from error
+
+
+def unpack_model(path: Path, folder: Path) -> Path:
+    """Take the model directory out of an archive.
+
+    Args:
+        path: The archive.
+        folder: Where to put it.
+
+    Returns:
+        The model directory.
+
+    Raises:
+        ModelError: If the archive is not to be unpacked, or holds no model of longshore's.
+    """
+    inside = [name for name in inspect_archive(path).files if name.startswith(f"{MODEL_FOLDER}/")]
+    if not inside:
+        raise ModelError(f"{path} holds no model directory of longshore's: only TorchServe can serve it")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder, inside)
+    return folder / MODEL_FOLDER
 
 
 def _check(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:

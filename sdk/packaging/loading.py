@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import logging
+import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -121,7 +122,24 @@ def load_model(directory: Path, digest: str | None = None) -> LoadedModel:
     """
     card, found = verified_card(directory, digest)
     _check_libraries(directory, card)
+    if card.format == "torchserve":
+        return _packaged(directory, card, found)
     return LoadedModel(model=_load(directory, card), card=card, directory=directory, digest=found)
+
+
+def _packaged(directory: Path, card: ModelCard, digest: str | None) -> LoadedModel:
+    """The model in an archive for TorchServe: whoever has such a package needs no TorchServe to serve it."""
+    from longshore.packaging.archive import unpack_model
+
+    archives = [name for name in card.files if name.endswith(".mar")]
+    if len(archives) != 1:
+        raise ModelError(f"{directory} holds {len(archives)} archives: of several only TorchServe knows which to ask")
+    content = checked_file(directory, card, archives[0])
+    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
+        archive = Path(scratch, Path(archives[0]).name)
+        archive.write_bytes(content)
+        loaded = load_model(unpack_model(archive, Path(scratch, "unpacked")))
+    return replace(loaded, directory=directory, digest=digest)
 
 
 def _load(directory: Path, card: ModelCard) -> Any:

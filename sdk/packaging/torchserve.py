@@ -30,8 +30,10 @@ from longshore.spec.checks import check_choice, check_range
 
 __all__ = [
     "ADDRESSES",
+    "CONFIG_FILE",
     "FORMAT",
     "LAYOUTS",
+    "STORE",
     "Workers",
     "config_properties",
     "model_config",

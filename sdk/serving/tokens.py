@@ -14,7 +14,7 @@ from typing import Final
 from longshore.errors import InvalidValue
 from longshore.serving.protocol import RequestError
 
-__all__ = ["TokenFile"]
+__all__ = ["TokenFile", "tokens_in"]
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 _SCHEME: Final = b"bearer "
@@ -91,16 +91,29 @@ class TokenFile:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
     def _read(self) -> tuple[bytes, ...]:
-        known = list[bytes]()
-        for number, line in enumerate(self._path.read_bytes().decode("latin-1").splitlines(), start=1):
-            token = line.strip()
-            if not token or token.startswith("#"):
-                continue
-            if _TOKEN.fullmatch(token) is None:
-                rule = f"line {number} is no token: use 16 or more letters, digits and '._~+/-' (openssl rand -hex 32)"
-                raise InvalidValue("token-file", str(self._path), rule)
-            known.append(_digest(token.encode()))
-        return tuple(known)
+        return tuple(_digest(token.encode()) for token in tokens_in(self._path))
+
+
+def tokens_in(path: Path) -> tuple[str, ...]:
+    """The tokens of a file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidValue: If a line is none; no message holds a token.
+        OSError: If it cannot be read.
+    """
+    known = list[str]()
+    for number, line in enumerate(path.read_bytes().decode("latin-1").splitlines(), start=1):
+        token = line.strip()
+        if not token or token.startswith("#"):
+            continue
+        if _TOKEN.fullmatch(token) is None:
+            rule = f"line {number} is no token: use 16 or more letters, digits and '._~+/-' (openssl rand -hex 32)"
+            raise InvalidValue("token-file", str(path), rule)
+        known.append(token)
+    return tuple(known)
 
 
 _ABSENT: Final[_State] = (-1, -1, -1)

@@ -17,13 +17,11 @@ from typing import Any, Final
 import orjson
 
 from longshore.errors import InputError, ModelError
+from longshore.packaging.archive import MODEL_FOLDER
 from longshore.serving.core import Ask, Prediction, Predictor
 from longshore.serving.protocol import Call, RequestError, encode, read_v1, read_v2, unexpected
 
 __all__ = ["Handler", "ImageHandler", "TabularHandler", "TextHandler"]
-
-MODEL_FOLDER: Final = "model"
-"""Where the model directory lies in the archive."""
 
 _TENSOR: Final = frozenset({"name", "shape", "datatype", "data"})
 _REASONS: Final = {400: "Bad Request", 500: "Internal Server Error", 503: "Service Unavailable"}

@@ -29,11 +29,13 @@ from longshore.spec.seldon_v2 import (
     SeldonV2Step,
 )
 from longshore.spec.service import Release, Service
+from longshore.spec.torchserve import TORCHSERVE_INSTEAD, TorchServeOptions
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
 __all__ = [
     "ROUTERS",
     "SELDON_SERVERS",
+    "TORCHSERVE_INSTEAD",
     "Batcher",
     "Container",
     "Endpoint",
@@ -68,6 +70,7 @@ __all__ = [
     "Service",
     "Tls",
     "Toleration",
+    "TorchServeOptions",
     "Traffic",
     "from_plain",
     "to_plain",

@@ -27,6 +27,7 @@ from longshore.spec.plain import to_plain
 from longshore.spec.router import Router
 from longshore.spec.seldon import SeldonOptions
 from longshore.spec.seldon_v2 import SeldonV2Options
+from longshore.spec.torchserve import TorchServeOptions
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
 __all__ = ["FRAMEWORKS", "Release", "Service"]
@@ -59,6 +60,7 @@ class Service:
         kserve: What only KServe is told; other platforms ignore it.
         seldon: What only Seldon Core 1 is told.
         seldon_v2: What only Seldon Core 2 is told.
+        torchserve: What only TorchServe on Kubernetes is told.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Service:
     kserve: KServeOptions | None = None
     seldon: SeldonOptions | None = None
     seldon_v2: SeldonV2Options | None = None
+    torchserve: TorchServeOptions | None = None
 
     def __post_init__(self) -> None:
         check_service_name("Service.name", self.name, max_length=53)
@@ -93,11 +96,25 @@ class Service:
         check_labels("Service.node_selector", self.node_selector)
         check_env(self, "env")
         check_names(self, "secrets")
+        self._check_tls()
         if self.image is not None:
             check_image("Service.image", self.image)
         object.__setattr__(self, "tolerations", tuple(self.tolerations))
         for name in ("labels", "annotations", "node_selector"):
             freeze(self, name)
+
+    def _check_tls(self) -> None:
+        """Where a router is in front, clients come to it and not to TorchServe's gate."""
+        if self.torchserve is None or self.router is None:
+            return
+        if self.torchserve.tls is not None:
+            raise InvalidValue(
+                "TorchServeOptions.tls", self.torchserve.tls.secret, "clients come by the router: Router.tls"
+            )
+        if self.router.kind == "nginx" and self.router.tls is None and not self.torchserve.plaintext:
+            raise InvalidValue(
+                "Router.tls", None, "name the Secret of a certificate, or say TorchServeOptions(plaintext=True)"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +190,7 @@ class Release:
             "resources": asdict(self.service.resources),
         }
         # added only where they are used, so that the names of what runs already stay
-        for name in ("secrets", "image", "node_selector", "tolerations", "kserve", "seldon", "seldon_v2"):
+        for name in ("secrets", "image", "node_selector", "tolerations", "kserve", "seldon", "seldon_v2", "torchserve"):
             if value := getattr(self.service, name):
                 content[name] = to_plain(value)
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

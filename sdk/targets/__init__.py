@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PLATFORMS", "ROUTABLE", "target_of"]
 
-PLATFORMS: Final = ("local", "rest", "kserve", "seldon", "seldon-v2")
-ROUTABLE: Final = ("rest", "kserve")
+PLATFORMS: Final = ("local", "rest", "kserve", "seldon", "seldon-v2", "torchserve")
+ROUTABLE: Final = ("rest", "kserve", "torchserve")
 """Those whose services have other objects with a router than without."""
 
 
@@ -52,6 +52,10 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
         from longshore.targets.seldon_v2 import SeldonV2Target
 
         return SeldonV2Target()
+    if platform == "torchserve":
+        from longshore.targets.torchserve import TorchServeTarget
+
+        return _routed(TorchServeTarget()) if routed else TorchServeTarget()
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
 
 

@@ -3,7 +3,8 @@
 Pure functions, for every platform that runs models in Deployments of its own.
 
 Sources: kubernetes.io/docs, Horizontal Pod Autoscaling, Specifying a Disruption Budget, Network Policies, Pod Topology
-Spread Constraints; istio.io, Ports used by Istio; linkerd.io, Proxy Configuration.
+Spread Constraints; prometheus-operator.dev, API reference (PodMonitor); istio.io, Ports used by Istio; linkerd.io,
+Proxy Configuration.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from typing import Any, Final
 from longshore.errors import InvalidValue
 from longshore.spec import Health, Resources, Scaling
 from longshore.spec.quantity import quantity
-from longshore.targets.base import Manifest
+from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest
 
 __all__ = [
     "AUTOSCALER",
     "DISRUPTION_BUDGET",
     "NETWORK_POLICY",
+    "POD_MONITOR",
     "autoscaler",
     "autoscaler_health",
     "check_scaling",
     "disruption_budget",
     "network_policy",
+    "pod_monitor",
     "scales",
     "spread",
 ]
@@ -32,6 +35,7 @@ __all__ = [
 AUTOSCALER: Final = ("autoscaling/v2", "HorizontalPodAutoscaler")
 DISRUPTION_BUDGET: Final = ("policy/v1", "PodDisruptionBudget")
 NETWORK_POLICY: Final = ("networking.k8s.io/v1", "NetworkPolicy")
+POD_MONITOR: Final = ("monitoring.coreos.com/v1", "PodMonitor")
 
 _PERCENT: Final = ("cpu", "memory")
 # Nothing listens there in a pod without the mesh's proxy. Istio: tunnels, merged metrics, the proxy's metrics. Linkerd:
@@ -147,6 +151,22 @@ def network_policy(metadata: Mapping[str, Any], selector: Mapping[str, str], por
     opened = [{"protocol": "TCP", "port": number} for number in (*ports, *_MESH_PORTS)]
     spec = {"podSelector": {"matchLabels": dict(selector)}, "policyTypes": ["Ingress"], "ingress": [{"ports": opened}]}
     return _manifest(NETWORK_POLICY, metadata, spec)
+
+
+def pod_monitor(metadata: Mapping[str, Any], selector: Mapping[str, str], port: str) -> Manifest:
+    """The PodMonitor of a Deployment's pods, by which Prometheus' operator has their metrics collected.
+
+    Args:
+        metadata: Metadata of the Deployment.
+        selector: Labels of its pods.
+        port: Name of the port with the metrics.
+    """
+    spec = {
+        "selector": {"matchLabels": dict(selector)},
+        "podTargetLabels": [SERVICE_LABEL, REVISION_LABEL],
+        "podMetricsEndpoints": [{"port": port, "path": "/metrics"}],
+    }
+    return _manifest(POD_MONITOR, metadata, spec)
 
 
 def spread(labels: Mapping[str, str]) -> list[dict[str, Any]]:

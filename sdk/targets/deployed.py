@@ -67,6 +67,10 @@ class DeploymentTarget(abc.ABC):
     def pod(self, release: Release) -> dict[str, Any]:
         """The spec of its pods."""
 
+    def notes(self, release: Release) -> dict[str, Any]:  # noqa: ARG002
+        """What the metadata of its pods has beside labels."""
+        return {}
+
     @abc.abstractmethod
     def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:
         """Where the release answers, once it is healthy."""
@@ -108,6 +112,7 @@ class DeploymentTarget(abc.ABC):
                     "template": {
                         "metadata": {
                             "labels": {**service.labels, **selector, REVISION_LABEL: release.revision},
+                            **self.notes(release),
                         },
                         "spec": self.pod(release),
                     },

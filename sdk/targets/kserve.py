@@ -37,6 +37,7 @@ from longshore.targets.kserve_runtimes import (
     spoken,
     variables,
 )
+from longshore.targets.kserve_torchserve import is_archive, is_packaged_archive, torchserve_container
 from longshore.targets.pods import (
     LINGER_SECONDS,
     container_resources,
@@ -187,14 +188,14 @@ class KServeTarget:
         return Endpoint(
             name=service.name,
             url=(status.get("address") or {}).get("url") or f"http://{host}",
-            # the other servers are told the service's name only
-            model=release.model.name if is_own(runtime) else service.name,
+            # the other servers are told the service's name only, and TorchServe's archives have their own
+            model=release.model.name if is_own(runtime) or is_archive(release) else service.name,
             revision=release.revision,
             revision_url=f"http://{_TAG}-{host}" if options.mode == "Knative" else None,
             grpc_url=f"http://{host}:{GRPC_PORT}" if both and entry == "predictor" else None,
             external_url=None if service_of(outside) else outside or None,
             protocols=protocols,
-            takes="rows" if is_own(runtime) else "tensors",
+            takes="rows" if is_own(runtime) or is_packaged_archive(release) else "tensors",
         )
 
     def _mode(self, options: KServeOptions) -> str:
@@ -205,7 +206,7 @@ class KServeTarget:
     def _predictor(self, release: Release, options: KServeOptions) -> dict[str, Any]:
         service, model = release.service, release.model
         runtime = runtime_of(release)
-        model_format = {"name": model.format}
+        model_format = {"name": (runtime.format if runtime is not None else None) or model.format}
         if runtime is not None and runtime.version is not None:
             model_format["version"] = runtime.version
         container: dict[str, Any] = {
@@ -228,6 +229,7 @@ class KServeTarget:
         if runtime is not None and runtime.ready is not None:
             # KServe's own is a connection every 10 seconds
             container["readinessProbe"] = {"httpGet": {"path": runtime.ready, "port": PORT}, "periodSeconds": 1}
+        container |= torchserve_container(release)
         if options.mode == "Standard":
             container["lifecycle"] = _lifecycle()
         if options.logger is not None:

@@ -11,6 +11,8 @@ from longshore.spec import KServeOptions, Release, Service
 from longshore.spec.checks import check_choice, check_dns_label, check_image
 from longshore.targets.base import MANAGED_BY, Manifest
 from longshore.targets.kserve_huggingface import huggingface_arguments, huggingface_protocols
+from longshore.targets.kserve_torchserve import FORMAT as TORCHSERVE
+from longshore.targets.kserve_torchserve import TORCHSERVE_FORMAT, is_packaged_archive, torchserve_arguments
 from longshore.targets.pods import KSERVE_IMAGE, container_security, server_image
 
 __all__ = [
@@ -58,6 +60,7 @@ class KnownRuntime:
         own: Whether it takes what longshore packages, with longshore's arguments.
         told: How its server is told the model's name, which is the InferenceService's unless something else is said:
             the argument or the variable; None where the model's files say it.
+        format: What KServe calls the model's format, where that is something else.
     """
 
     name: str
@@ -67,12 +70,17 @@ class KnownRuntime:
     since: tuple[int, int] = OLDEST_VERSION
     own: bool = False
     told: str | None = "--model_name"
+    format: str | None = None
 
 
 _OWN: Final = {
     name: KnownRuntime(name, ("v1", "v2", "grpc-v2"), own=True, told=None)
     for name in (LONGSHORE_RUNTIME, KSERVE_SERVER_RUNTIME)
 }
+# longshore's image in KServe's runtime: there is no wrapper, and TorchServe's gRPC is another one
+_PACKAGED_TORCHSERVE: Final = KnownRuntime(
+    "kserve-torchserve", ("v1", "v2"), "1", ready=None, told=None, format=TORCHSERVE_FORMAT
+)
 _OWN_FORMATS: Final = frozenset({"sklearn", "xgboost", "lightgbm", "onnx"})
 
 # What KServe brings, by format: the runtime that loads the format's own files without code of the user. KServe's choice
@@ -92,6 +100,11 @@ _KSERVE_RUNTIMES: Final[Mapping[str, Sequence[KnownRuntime]]] = {
     ),
     "mlflow": (KnownRuntime("kserve-mlserver", ("v2",), "2", told="MLSERVER_MODEL_NAME"),),
     "pytorch": (KnownRuntime("kserve-torchserve", ("v1", "v2", "grpc-v2"), "1", ready=None, told=None),),
+    TORCHSERVE: (
+        KnownRuntime(
+            "kserve-torchserve", ("v1", "v2", "grpc-v2"), "1", ready=None, told=None, format=TORCHSERVE_FORMAT
+        ),
+    ),
     "tensorflow": (KnownRuntime("kserve-tensorflow-serving", ("v1", "grpc-v1"), "2", ready=None),),
     "tensorrt": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "8", told=None),),
     "onnx": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "1", told=None),),
@@ -172,6 +185,8 @@ def runtime_of(release: Release) -> KnownRuntime | None:
         return _OWN[LONGSHORE_RUNTIME]
     if options.runtime in _OWN:
         return _OWN[options.runtime]
+    if is_packaged_archive(release):
+        return _PACKAGED_TORCHSERVE
     known = _KSERVE_RUNTIMES.get(model.format, ())
     if options.runtime is not None:
         return next((runtime for runtime in known if runtime.name == options.runtime), None)
@@ -201,7 +216,7 @@ def arguments(release: Release, runtime: KnownRuntime | None) -> list[str]:
         return _own_arguments(release, kserve=runtime is _OWN[KSERVE_SERVER_RUNTIME])
     told = _told(release, runtime)
     named = [f"{told}={release.service.name}"] if told.startswith("--") else []
-    return [*named, *huggingface_arguments(release)]
+    return [*named, *huggingface_arguments(release), *torchserve_arguments(release)]
 
 
 def variables(release: Release, runtime: KnownRuntime | None) -> dict[str, str]:

@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import socket
@@ -24,8 +23,9 @@ import requests
 
 from longshore.errors import ConfigError, MissingExtra, ModelError
 from longshore.packaging import read_card
-from longshore.packaging.archive import inspect_archive
+from longshore.packaging.archive import inspect_archive, unpack_model
 from longshore.packaging.torchserve import STORE, properties_text
+from longshore.packaging.torchserve_process import last_error, last_warning, worker_died
 from longshore.validation.packages import Checked
 
 __all__ = ["TorchServe", "await_worker", "check_torchserve", "running_torchserve"]
@@ -37,8 +37,6 @@ _WORDS_SECONDS: Final = 60.0
 
 _ADDRESSES: Final = ("inference_address", "management_address", "metrics_address")
 _RPC_PORTS: Final = ("grpc_inference_port", "grpc_management_port")
-_WORKER: Final = re.compile(r".*MODEL_LOG - ")
-_BAD: Final = re.compile(r"\[(WARN|ERROR|FATAL) *\]|^Error|Exception")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +63,7 @@ class TorchServe:
 
     def reason(self) -> str | None:
         """The last error of its workers, in their own words."""
-        for name in ("model_log.log", "ts_log.log"):
-            with contextlib.suppress(OSError):
-                lines = (self.folder / "logs" / name).read_text("utf-8", "replace").splitlines()
-                if told := _reason(lines):
-                    return told
-        return None
+        return last_error(self.folder / "logs")
 
     def said(self) -> str:
         """That, or else the last line in which it warns or fails, or its last one of all."""
@@ -78,20 +71,7 @@ class TorchServe:
         for path in (self.folder / "out", self.folder / "logs" / "ts_log.log"):
             with contextlib.suppress(OSError):
                 lines += path.read_text("utf-8", "replace").splitlines()
-        bad = [line for line in lines if _BAD.search(line)]
-        return self.reason() or (bad or lines or ["it said nothing"])[-1].strip()
-
-
-def _reason(lines: Sequence[str]) -> str | None:
-    """The error at the end of a traceback of a worker."""
-    plain = [_WORKER.sub("", line) for line in lines]
-    starts = [index for index, line in enumerate(plain) if line.startswith("Traceback (most recent call last)")]
-    if not starts:
-        return None
-    for line in plain[starts[-1] + 1 :]:
-        if line and not line.startswith((" ", "\t")):
-            return line.strip()
-    return None
+        return self.reason() or last_warning(lines)
 
 
 def _free_ports(count: int) -> list[int]:
@@ -263,8 +243,7 @@ def await_worker(server: TorchServe, name: str, version: str, *, seconds: float 
         if any(worker["status"] == "READY" for worker in workers):
             return
         # a worker that cannot load its model is started again and again, ever more slowly
-        log = server.folder / "logs" / "ts_log.log"
-        if not died and log.exists() and "Backend worker process died" in log.read_text("utf-8", "replace"):
+        if not died and worker_died(server.folder / "logs"):
             died, deadline = True, min(deadline, time.monotonic() + _WORDS_SECONDS)
         if died and server.reason():
             break
@@ -276,13 +255,9 @@ def await_worker(server: TorchServe, name: str, version: str, *, seconds: float 
 
 def _own_answer(archive: Path, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     """What the model in an archive answers by itself."""
-    import zipfile
-
     from longshore.packaging import load_model, rows_to_frame
 
-    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch, zipfile.ZipFile(archive) as content:
-        # the paths have been checked
-        content.extractall(scratch)
-        loaded = load_model(Path(scratch, "model"))
+    with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
+        loaded = load_model(unpack_model(archive, Path(scratch)))
         answers: list[Any] = loaded.predict(rows_to_frame(loaded.card.signature, rows), conformed=True).tolist()
         return answers

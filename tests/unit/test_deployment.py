@@ -1,31 +1,33 @@
 """The facade's smoke test: whom it asks, and whom it cannot."""
 
+import base64
 import logging
 from pathlib import Path
 
 import pytest
 
 from longshore import client
-from longshore.deployment import _smoke_test, with_storage_secret
-from longshore.errors import InvalidValue, MissingExtra
+from longshore.deployment import _access, _smoke_test, with_storage_secret
+from longshore.errors import ConfigError, InvalidValue, MissingExtra
 from longshore.packaging import read_card
-from longshore.spec import Endpoint, KServeOptions, SeldonOptions, SeldonV2Options, Service
+from longshore.spec import Endpoint, KServeOptions, SeldonOptions, SeldonV2Options, Service, TorchServeOptions
+from longshore.targets.base import Ref
 
 
 @pytest.mark.parametrize(("takes", "asked"), [("rows", True), ("tensors", False)])
 def test_the_example_rows_are_asked_for_where_rows_are_taken(constant_models, monkeypatch, takes, asked):
     calls = []
-    monkeypatch.setattr(client, "probe", lambda endpoint, rows, classes: calls.append((endpoint, rows, classes)))
-    model = constant_models(1)
+    monkeypatch.setattr(client, "probe", lambda *given, access: calls.append((*given, access)))
+    model, access = constant_models(1), client.Access(token="t")
     endpoint = Endpoint(name="m", url="http://m", model="m", revision="r", takes=takes)
-    _smoke_test(model)(endpoint)
-    assert calls == ([(endpoint, read_card(Path(model.uri)).example, None)] if asked else [])
+    _smoke_test(model, access)(endpoint)
+    assert calls == ([(endpoint, read_card(Path(model.uri)).example, None, access)] if asked else [])
 
 
 def test_a_protocol_that_cannot_be_spoken_here_undoes_no_deployment(constant_models, monkeypatch, caplog):
     caplog.set_level(logging.WARNING, "longshore")
 
-    def lack(*_):
+    def lack(*_, **__):
         raise MissingExtra("predicting over gRPC", "kserve", "kserve")
 
     monkeypatch.setattr(client, "probe", lack)
@@ -43,3 +45,22 @@ def test_a_secret_opens_the_storage_to_platforms_that_fetch_models_themselves():
     assert with_storage_secret(service, "rest", None) == service
     with pytest.raises(InvalidValue, match="on the platform rest, name it in secrets"):
         with_storage_secret(service, "rest", "store")
+
+
+def test_a_token_for_the_smoke_test_is_taken_from_the_services_secret():
+    class Cluster:
+        def __init__(self, found):
+            self.found = found
+
+        def look(self, what):
+            assert what == Ref("v1", "Secret", "tokens", "prod")
+            return self.found
+
+    service = Service(name="m", namespace="prod", torchserve=TorchServeOptions(token_secret="tokens"))
+    text = base64.b64encode(b"# of the team\n 0123456789abcdef \nfedcba9876543210\n").decode()
+    assert _access(service, Cluster([{"data": {"a": text}}])).headers() == {"Authorization": "Bearer 0123456789abcdef"}
+    # that there is none is told by what looks for all Secrets
+    assert _access(service, Cluster([])) is None
+    assert _access(Service(name="m"), Cluster(None)) is None
+    with pytest.raises(ConfigError, match="longshore rbac --secret tokens"):
+        _access(service, Cluster(None))

@@ -76,7 +76,7 @@ def test_components_follow_the_naming_rules(name):
         assert field.default not in ("", -1), f"{field.name}: unset is None"
         assert not field.name.endswith(("_sec", "_secs", "timeout", "_ms"))
         # where a secret is may be said, and what it is may not
-        named = field.name.endswith("_file")
+        named = field.name.endswith(("_file", "_secret"))
         assert named or not any(word in field.name for word in ("password", "token", "secret_value"))
 
 

@@ -4,6 +4,8 @@ import json
 import re
 import stat
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,9 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longshore.errors import InvalidValue, MissingExtra, ModelError
-from longshore.packaging import Column, Signature, Workers, package_torchserve
-from longshore.packaging.archive import handler_of, inspect_archive
+from longshore.packaging import (
+    Column,
+    Signature,
+    Workers,
+    load_model,
+    package_torchserve,
+    read_card,
+    rows_to_frame,
+    save_files,
+)
+from longshore.packaging.archive import handler_of, inspect_archive, unpack_model
 from longshore.packaging.torchserve import config_properties, model_config, properties_text
+from longshore.packaging.torchserve_process import last_error, last_warning, read_properties, traceback_in, worker_died
 
 
 def java(text):
@@ -183,3 +195,65 @@ def test_what_it_takes_is_told_before_anything_is_stored(constant_models, tmp_pa
     with pytest.raises(MissingExtra, match=r"longshore\[torchserve\]"):
         package()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_in_a_package_can_be_loaded_without_torchserve(constant_models, tmp_path):
+    """What longshore's own server does with one."""
+    model = Path(constant_models(7).uri)
+
+    def write(work):
+        (work / "model-store").mkdir()
+        with zipfile.ZipFile(work / "model-store" / "penguins-7.mar", "w") as content:
+            content.writestr("MAR-INF/MANIFEST.json", json.dumps(GOOD))
+            content.writestr("handler.py", "raise SystemExit('is not run')")
+            for path in model.iterdir():
+                content.write(path, f"model/{path.name}")
+
+    card = read_card(model)
+    digest = save_files(tmp_path / "package", write, replace(card, format="torchserve"))
+    loaded = load_model(tmp_path / "package", digest)
+    assert (loaded.card, loaded.digest, loaded.directory) == (card, digest, tmp_path / "package")
+    frame = rows_to_frame(card.signature, card.example)
+    assert set(loaded.predict(frame, conformed=True)) == {7.0}
+
+
+def test_an_archive_without_a_model_of_longshores_is_for_torchserve_only(tmp_path):
+    path = archive(tmp_path / "a.mar", "handler.py", "modelling.py", manifest=GOOD)
+    with pytest.raises(ModelError, match="only TorchServe can serve it"):
+        unpack_model(path, tmp_path / "model")
+
+
+WORKER = "2026-11-29T00:10:24,937 [INFO ] W-9000-m_3-stdout MODEL_LOG - "
+LOG = [
+    f"{WORKER}Traceback (most recent call last):",
+    f'{WORKER}  File "worker.py", line 1, in <module>',
+    f"{WORKER}KeyError: 'first'",
+    "2026-11-29T00:10:25,000 [WARN ] main o.p.s.W - Backend worker process died.",
+    f"{WORKER}Backend worker process died.",
+    f"{WORKER}Traceback (most recent call last):",
+    f"{WORKER}    raise LookupError('no weights')",
+    f"{WORKER}LookupError: no weights",
+]
+
+
+def test_torchserves_logs_tell_the_workers_last_words(tmp_path):
+    assert traceback_in(LOG).splitlines() == [
+        "Traceback (most recent call last):",
+        "    raise LookupError('no weights')",
+        "LookupError: no weights",
+    ]
+    # the last one is not whole yet
+    assert traceback_in(LOG[:-1]) is None
+    assert last_error(tmp_path) is None
+    assert not worker_died(tmp_path)
+    (tmp_path / "ts_log.log").write_text("\n".join(LOG))
+    assert last_error(tmp_path) == "LookupError: no weights"
+    assert worker_died(tmp_path)
+    assert last_warning(["[INFO ] a", "[ERROR] b", "[INFO ] c"]) == "[ERROR] b"
+    assert last_warning([]) == "it said nothing"
+
+
+def test_properties_are_read_as_far_as_the_launcher_reads_them():
+    text = config_properties({"iris": {"3": "iris-3.mar"}}, Workers())
+    assert read_properties(f"# a comment=1\n\n{text}")["load_models"] == "iris-3.mar"
+    assert "# a comment" not in read_properties("# a comment=1\n")

@@ -8,6 +8,7 @@ import pytest
 from longshore.errors import InvalidValue
 from longshore.serving.protocol import RequestError
 from longshore.serving.tokens import TokenFile
+from longshore.serving.torchserve_setup import gate_tokens
 
 ONE, TWO = "first-token-0123456789", "second-token-9876543210=="
 
@@ -91,3 +92,17 @@ def test_a_file_that_cannot_be_meant_is_refused_without_its_content(path, text, 
 def test_an_absent_file_is_refused(tmp_path):
     with pytest.raises(InvalidValue, match="cannot be read: No such file"):
         TokenFile(tmp_path / "none")
+
+
+def test_a_secrets_tokens_become_the_gates_list(tmp_path):
+    (tmp_path / "team").write_text(f"# a\n{ONE}\n{TWO}\n")
+    (tmp_path / "other").write_text("a.b+c/0123456789~\n")
+    assert gate_tokens(tmp_path).splitlines() == [
+        r'"~^[Bb]earer a\.b\+c/0123456789\~$" 1;',
+        '"~^[Bb]earer first\\-token\\-0123456789$" 1;',
+        '"~^[Bb]earer second\\-token\\-9876543210==$" 1;',
+    ]
+    for path in tmp_path.iterdir():
+        path.write_text("# none\n")
+    with pytest.raises(InvalidValue, match="the Secret holds no token"):
+        gate_tokens(tmp_path)

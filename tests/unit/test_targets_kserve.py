@@ -20,6 +20,7 @@ from longshore.spec import (
     Toleration,
     Traffic,
 )
+from longshore.spec.image import image_name
 from longshore.targets.base import APPLIED_ANNOTATION, PREVIOUS_ANNOTATION, RELEASE_ANNOTATION, REVISION_LABEL, Ref
 from longshore.targets.kserve import KServeTarget
 from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL
@@ -97,6 +98,7 @@ RUNTIMES = [
     ("lightgbm", None, "kserve-lgbserver", "v1"),
     ("mlflow", None, "kserve-mlserver", "v2"),
     ("pytorch", "grpc-v2", "kserve-torchserve", "grpc-v2"),
+    ("torchserve", None, "kserve-torchserve", "v1"),
     ("tensorflow", None, "kserve-tensorflow-serving", "v1"),
     ("onnx", None, "kserve-tritonserver", "v2"),
     ("huggingface", None, "kserve-huggingfaceserver", "v1"),
@@ -110,6 +112,31 @@ def test_runtime_and_protocol_of_a_model_that_longshore_did_not_package(form, pr
     model = predictor(replace(BARE, format=form), options=KServeOptions(protocol=protocol))["model"]
     assert (model["runtime"], model["protocolVersion"]) == (runtime, spoken)
     assert model["args"] == []
+
+
+def test_a_package_for_torchserve_runs_in_longshores_image_without_kserves_wrapper():
+    release = Release(service=Service(name="iris"), model=replace(MODEL, format="torchserve"))
+    model = predictor(release.model)["model"]
+    assert (model["runtime"], model["modelFormat"]) == ("kserve-torchserve", {"name": "pytorch", "version": "1"})
+    assert model["image"] == image_name("torch")
+    assert model["command"] == ["python", "-m", "longshore.serving.torchserve_server"]
+    assert model["readinessProbe"]["exec"]["command"] == ["test", "-e", "/tmp/ready"]
+    assert f"--digest={MODEL.digest}" in model["args"]
+    # predictions alone are for the network; and the runtime's envelope is taken off
+    assert "--set=inference_address=http://0.0.0.0:8080" in model["args"]
+    assert "--set=management_address=http://127.0.0.1:8086" in model["args"]
+    assert "--set=service_envelope=" in model["args"]
+    endpoint = KServeTarget().endpoint(release, [])
+    assert (endpoint.model, endpoint.takes, endpoint.protocols) == ("flowers", "rows", ("v1", "v2"))
+    with pytest.raises(InvalidValue, match=r"KServeOptions\.protocol"):
+        predictor(release.model, options=KServeOptions(protocol="grpc-v2"))
+    # an archive of others is what KServe's image is for
+    theirs = predictor(replace(BARE, format="torchserve"))["model"]
+    assert theirs["modelFormat"]["name"] == "pytorch"
+    assert "image" not in theirs
+    assert "command" not in theirs
+    mine = predictor(release.model, options=KServeOptions(runtime="mine"))["model"]
+    assert "command" not in mine
 
 
 def test_a_runtime_of_ones_own_takes_any_format_and_its_own_protocol():
