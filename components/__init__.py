@@ -22,6 +22,8 @@ _STAGES: Final = {
         "delete_seldon_v2",
         "deploy_torchserve",
         "delete_torchserve",
+        "deploy_tfserving",
+        "delete_tfserving",
         "promote_model",
         "rollback_model",
         "deploy_inference_graph",

@@ -148,6 +148,10 @@ def _as_deployed(service: Service, platform: str, model: ModelSource) -> Service
         from longshore.targets.pods import server_image
 
         return replace(service, image=server_image(service.framework))
+    if platform == "tensorflow-serving" and service.image is None:
+        from longshore.targets.tfserving import SERVER_IMAGE
+
+        return replace(service, image=SERVER_IMAGE)
     if platform == "seldon" and service.image is None:
         from longshore.targets.seldon_graph import own_image
 
@@ -214,7 +218,7 @@ def deploy_model(
             release,
             target=_target(platform, runtime, service, kserve_version),
             runtime=runtime,
-            probe=_smoke_test(model, access),
+            probe=_smoke_test(model, access, platform=platform),
             recorder=_recorder(model, tracking_uri),
             timeout_seconds=timeout_seconds,
             patience_seconds=patience_seconds,
@@ -445,8 +449,14 @@ def _access(service: Service, runtime: Runtime) -> client.Access | None:
     return None if token is None else client.Access(token=token)
 
 
-def _smoke_test(model: ModelSource, access: client.Access | None = None) -> Probe | None:
+def _smoke_test(
+    model: ModelSource, access: client.Access | None = None, *, platform: str | None = None
+) -> Probe | None:
     """Asks for the model's own example rows; None where longshore did not package the model."""
+    if platform == "tensorflow-serving":
+        from longshore.tfserving import smoke_test
+
+        return smoke_test(None if model.digest is None else _card(model), access=access)
     if model.digest is None:
         _log.info("%s has no longshore card with example rows: it is served without a smoke test", model.uri)
         return None

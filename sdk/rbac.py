@@ -29,6 +29,7 @@ from longshore.spec import (
     SeldonV2Server,
     SeldonV2Step,
     Service,
+    TensorFlowServingOptions,
     TorchServeOptions,
 )
 from longshore.spec.checks import check_dns_label, check_subdomain
@@ -47,7 +48,7 @@ _READ: Final = ("get", "list", "watch")
 _LEASE: Final = ("get", "list", "create", "update", "delete")
 
 # one of each way to serve
-_MODEL: Final = ModelSource(uri="s3://any/model", format="sklearn", name="any")
+_MODEL: Final = ModelSource(uri="s3://any/model", format="sklearn", name="any", version="1")
 _NODE: Final = GraphNode(kind="Sequence", steps=[GraphStep(service="any")])
 _SERVICES: Final = (
     Service(name="any"),
@@ -85,8 +86,16 @@ _TORCHSERVE: Final = tuple(
     replace(service, torchserve=TorchServeOptions(anonymous=True, plaintext=True, pod_monitor=True))
     for service in _SERVICES
 )
-_PLATFORM_SERVICES: Final = {"seldon": _SELDON, "seldon-v2": _SELDON_V2, "torchserve": _TORCHSERVE}
-_PLATFORM_FORMATS: Final = {"torchserve": "torchserve"}
+_TENSORFLOW_SERVING: Final = tuple(
+    replace(service, tfserving=TensorFlowServingOptions(pod_monitor=True)) for service in _SERVICES
+)
+_PLATFORM_SERVICES: Final = {
+    "seldon": _SELDON,
+    "seldon-v2": _SELDON_V2,
+    "torchserve": _TORCHSERVE,
+    "tensorflow-serving": _TENSORFLOW_SERVING,
+}
+_PLATFORM_FORMATS: Final = {"torchserve": "torchserve", "tensorflow-serving": "tensorflow"}
 
 
 def deployer_objects(

@@ -46,8 +46,9 @@ def deploy_model(
         name: Name of the service.
         platform: ``local``, a process on this machine, ``rest``, a Deployment and a Service on Kubernetes,
             ``kserve``, an InferenceService with longshore's runtime, ``seldon``, a SeldonDeployment of Seldon Core 1,
-            or ``seldon-v2``, a Model of Seldon Core 2; ``deploy_kserve``, ``deploy_seldon`` and ``deploy_seldon_v2``
-            have all that these can do. TorchServe has ``deploy_torchserve``.
+            ``seldon-v2``, a Model of Seldon Core 2, or ``tensorflow-serving``, a Deployment of that server;
+            ``deploy_kserve``, ``deploy_seldon``, ``deploy_seldon_v2`` and ``deploy_tfserving`` have all that these can
+            do. TorchServe has ``deploy_torchserve``.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
         replicas: Number of pods, or of processes on this machine, where several need a router; the least where
             ``max_replicas`` is given.

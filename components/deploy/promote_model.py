@@ -25,7 +25,7 @@ def promote_model(
     Args:
         endpoint: Where the service answers.
         name: Name of the service.
-        platform: ``kserve``, ``rest``, ``seldon``, ``seldon-v2`` or ``torchserve``.
+        platform: ``kserve``, ``rest``, ``seldon``, ``seldon-v2``, ``torchserve`` or ``tensorflow-serving``.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
         percent: Its share from now on.
         registry: MLflow tracking URI where the outcome is recorded; by default where the deploy was.

@@ -24,7 +24,7 @@ def rollback_model(
     Args:
         endpoint: Where the service answers.
         name: Name of the service.
-        platform: ``kserve``, ``rest``, ``seldon``, ``seldon-v2``, ``torchserve`` or ``local``.
+        platform: ``kserve``, ``rest``, ``seldon``, ``seldon-v2``, ``torchserve``, ``tensorflow-serving`` or ``local``.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
         registry: MLflow tracking URI where the outcome is recorded; by default where the deploy was.
         timeout_seconds: For the revision to become ready.

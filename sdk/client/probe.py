@@ -101,6 +101,7 @@ def probe(
     protocol: str | None = None,
     access: Access | None = None,
     timeout_seconds: float = 30,
+    output: str | None = None,
 ) -> None:
     """Smoke test: predict the rows one by one and together; both must give the same, valid answers.
 
@@ -112,19 +113,26 @@ def probe(
         access: Token and certificates.
         timeout_seconds: For each request, for the address to lead to the endpoint's revision, and for a server that has
             the client come again later.
+        output: The one of the model's outputs that is judged, where it has several.
 
     Raises:
         DeployError: If an answer is missing, invalid or depends on what else is in the request.
         InputError: If the model refuses a row.
     """
     with _settled(endpoint, protocol, access, timeout_seconds) as client:
-        together = _in_time(partial(client.predict, rows), timeout_seconds)
+        together = _judged(_in_time(partial(client.predict, rows), timeout_seconds), output)
         check_answers(together, len(rows), classes)
         for index, row in enumerate(rows):
-            alone = _in_time(partial(client.predict, [row]), timeout_seconds)
+            alone = _judged(_in_time(partial(client.predict, [row]), timeout_seconds), output)
             check_answers(alone, 1, classes)
             if not _same(alone[0], together[index]):
                 raise DeployError(f"row {index} gives {alone[0]!r} alone and {together[index]!r} among others")
+
+
+def _judged(predictions: list[Any], output: str | None) -> list[Any]:
+    if output is None:
+        return predictions
+    return [value.get(output) if isinstance(value, Mapping) else value for value in predictions]
 
 
 def _in_time(ask: Callable[[], list[Any]], timeout_seconds: float) -> list[Any]:

@@ -9,7 +9,7 @@ Sources: github.com/tensorflow/serving (tensorflow_serving/apis, g3doc/api_rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,10 +22,11 @@ from longshore.errors import DeployError, InputError
 from longshore.spec import Endpoint
 from longshore.wire.tensorflow import DOUBLE, FLOAT, STRING, TYPES, nested, read_tensor, tensor_fields
 
-__all__ = ["Input", "TensorflowGrpc", "TensorflowRest", "as_inputs"]
+__all__ = ["Input", "TensorflowGrpc", "TensorflowRest", "as_inputs", "model_inputs"]
 
 _SIGNATURE: Final = "serving_default"
 _AVAILABLE: Final = 30
+_OK: Final = 200
 _NUMBERS: Final = {name.name: number for number, name in TYPES.items()}
 _GAPS: Final = frozenset({FLOAT, DOUBLE})
 _WHOLE: Final = frozenset(number for number, kind in TYPES.items() if kind.code in "bBhHiIqQ" and kind.code)
@@ -110,6 +111,25 @@ def _value(one: Input, index: int, value: Any) -> Any:
     return value
 
 
+def model_inputs(endpoint: Endpoint, access: Access | None = None, timeout_seconds: float = 30) -> Sequence[Input]:
+    """What a model takes by its signature ``serving_default``; empty where a server over REST does not tell.
+
+    Args:
+        endpoint: Where it is asked, over REST unless only gRPC is spoken there.
+        access: Token and certificates.
+        timeout_seconds: For the request.
+
+    Raises:
+        DeployError: If it has no such signature.
+    """
+    kind = TensorflowRest if "tensorflow" in endpoint.protocols else TensorflowGrpc
+    asked = kind(endpoint, access or Access())
+    try:
+        return asked.inputs(timeout_seconds)
+    finally:
+        asked.close()
+
+
 class TensorflowRest:
     """TensorFlow Serving over REST."""
 
@@ -121,7 +141,7 @@ class TensorflowRest:
 
     def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
         if self._inputs is None:
-            self._inputs = self._asked_for(timeout_seconds)
+            self._inputs = self.inputs(timeout_seconds)
         content: dict[str, Any] = {"instances": rows}
         if self._inputs:
             content = {"signature_name": _SIGNATURE, "instances": _instances(as_inputs(rows, self._inputs), len(rows))}
@@ -135,19 +155,23 @@ class TensorflowRest:
             return Answer(predictions=_objects(outputs, len(rows)))
         return Answer(predictions=single(predictions))
 
-    def _asked_for(self, timeout_seconds: float) -> Sequence[Input]:
+    def inputs(self, timeout_seconds: float) -> Sequence[Input]:
         """The model's inputs; none where the server does not tell, and rows go as they are."""
         _, told = self._http.get(f"{self._path}/metadata", timeout_seconds)
         try:
-            inputs = told["metadata"]["signature_def"]["signature_def"][_SIGNATURE]["inputs"]
+            signatures = told["metadata"]["signature_def"]["signature_def"]
+            _check_signature(self._http.url, signatures.keys())
             return [
                 Input(name=name, dtype=_NUMBERS[info["dtype"]], rank=_rank(info.get("tensor_shape") or {}))
-                for name, info in inputs.items()
+                for name, info in signatures[_SIGNATURE]["inputs"].items()
             ]
         except (KeyError, TypeError, AttributeError):
             return ()
 
     def answering(self, timeout_seconds: float) -> str | None:
+        if _labelled(self._path):
+            status, _ = self._http.get(f"{self._path}/metadata", timeout_seconds)
+            return self._endpoint.revision if status == _OK else None
         status, told = self._http.get(self._path, timeout_seconds)
         versions = told.get("model_version_status") if isinstance(told, Mapping) else None
         if isinstance(versions, list) and not any(one.get("state") == "AVAILABLE" for one in versions):
@@ -156,6 +180,17 @@ class TensorflowRest:
 
     def close(self) -> None:
         self._http.close()
+
+
+def _labelled(path: str) -> bool:
+    """Whether a label is asked for: the server's status is of all versions then, whether it knows the label or not."""
+    return "/labels/" in path
+
+
+def _check_signature(url: str, signatures: Collection[str]) -> None:
+    if _SIGNATURE not in signatures:
+        known = ", ".join(sorted(signatures)) or "none"
+        raise DeployError(f"{url}: the model has no signature {_SIGNATURE!r} (there is {known})")
 
 
 def _rank(shape: Mapping[str, Any]) -> int | None:
@@ -190,7 +225,7 @@ class TensorflowGrpc:
 
     def ask(self, rows: list[Row], timeout_seconds: float) -> Answer:
         if self._inputs is None:
-            self._inputs = self._asked_for(timeout_seconds)
+            self._inputs = self.inputs(timeout_seconds)
         request = _class("PredictRequest")(model_spec=self._spec(_SIGNATURE))
         for name, tensor in as_inputs(rows, self._inputs).items():
             dtype = next(one.dtype for one in self._inputs if one.name == name)
@@ -216,7 +251,7 @@ class TensorflowGrpc:
             values = [value.decode(errors="replace") for value in values]
         return by_row(where, values, shape, rows)
 
-    def _asked_for(self, timeout_seconds: float) -> Sequence[Input]:
+    def inputs(self, timeout_seconds: float) -> Sequence[Input]:
         asked = _class("GetModelMetadataRequest")(model_spec=self._spec(), metadata_field=["signature_def"])
         method = "PredictionService/GetModelMetadata"
         told = self._call(method, asked, "GetModelMetadataResponse", timeout_seconds)
@@ -226,15 +261,18 @@ class TensorflowGrpc:
             if entry.key == "signature_def"
             for signature in _class("SignatureDefMap").FromString(entry.value.value).signature_def
         }
-        if _SIGNATURE not in signatures:
-            known = ", ".join(sorted(signatures)) or "none"
-            raise DeployError(f"{self._channel.url}: the model has no signature {_SIGNATURE!r} (there is {known})")
+        _check_signature(self._channel.url, signatures)
         return [
             Input(name=entry.key, dtype=entry.value.dtype, rank=_proto_rank(entry.value.tensor_shape))
             for entry in signatures[_SIGNATURE].inputs
         ]
 
     def answering(self, timeout_seconds: float) -> str | None:
+        if _labelled(self._endpoint.model):
+            wanted = _class("GetModelMetadataRequest")(model_spec=self._spec(), metadata_field=["signature_def"])
+            method, answer = "/tensorflow.serving.PredictionService/GetModelMetadata", "GetModelMetadataResponse"
+            there, _ = self._channel.answers(method, wanted, _class(answer), timeout_seconds)
+            return self._endpoint.revision if there else None
         asked = _class("GetModelStatusRequest")(model_spec=self._spec())
         there, told = self._channel.answers(
             "/tensorflow.serving.ModelService/GetModelStatus", asked, _class("GetModelStatusResponse"), timeout_seconds

@@ -21,6 +21,7 @@ from longshore.errors import InvalidValue, ModelError
 from longshore.packaging.model import SAVED_MODEL_FILE, read_card, store, verify
 from longshore.spec import ModelSource
 from longshore.spec.checks import check_dns_label, check_range, check_uri
+from longshore.spec.tfserving import Batching
 from longshore.wire.messages import TENSORFLOW_SERVING, message
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "batching_config",
     "config_files",
     "models_config",
+    "models_message",
     "monitoring_config",
     "package_tensorflow",
     "warmup_record",
@@ -89,36 +91,6 @@ class ServedModel:
                 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batching:
-    """How requests are answered together.
-
-    Args:
-        max_batch_size: At most so many rows.
-        timeout_seconds: How long a row waits for others.
-        max_enqueued_batches: Batches that may wait; more are refused.
-        threads: Batches that are answered at the same time.
-        allowed_sizes: Sizes that batches are filled up to, rising; the last is ``max_batch_size``. Any size without.
-    """
-
-    max_batch_size: int = 64
-    timeout_seconds: float = 0.001
-    max_enqueued_batches: int = 100
-    threads: int = 4
-    allowed_sizes: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_enqueued_batches", "threads"):
-            check_range(f"Batching.{name}", getattr(self, name), 1)
-        if not 0 <= self.timeout_seconds <= 60:
-            raise InvalidValue("Batching.timeout_seconds", self.timeout_seconds, "use 0 to 60 seconds")
-        sizes = self.allowed_sizes
-        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_size):
-            raise InvalidValue(
-                "Batching.allowed_sizes", sizes, f"let them rise, and end with max_batch_size ({self.max_batch_size})"
-            )
-
-
 def models_config(models: Sequence[ServedModel]) -> str:
     """The file of ``--model_config_file``: all models that are served; any other is unloaded.
 
@@ -128,7 +100,13 @@ def models_config(models: Sequence[ServedModel]) -> str:
     Raises:
         InvalidValue: If a name is there twice.
     """
+    return _text(models_message(models))
+
+
+def models_message(models: Sequence[ServedModel]) -> Any:
+    """The same as a message; see :func:`models_config`."""
     config = message(TENSORFLOW_SERVING, "ModelServerConfig")()
+    config.model_config_list.SetInParent()
     names = [model.name for model in models]
     if len(set(names)) != len(names):
         raise InvalidValue("models", names, "name each once")
@@ -142,7 +120,7 @@ def models_config(models: Sequence[ServedModel]) -> str:
             one.model_version_policy.latest.num_versions = model.latest
         for label, version in sorted(model.labels.items()):
             one.version_labels.add(key=label, value=version)
-    return _text(config)
+    return config
 
 
 def batching_config(batching: Batching) -> str:

@@ -29,6 +29,7 @@ from longshore.spec.seldon_v2 import (
     SeldonV2Step,
 )
 from longshore.spec.service import Release, Service
+from longshore.spec.tfserving import Batching, TensorFlowServingOptions
 from longshore.spec.torchserve import TORCHSERVE_INSTEAD, TorchServeOptions
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
@@ -37,6 +38,7 @@ __all__ = [
     "SELDON_SERVERS",
     "TORCHSERVE_INSTEAD",
     "Batcher",
+    "Batching",
     "Container",
     "Endpoint",
     "GraphNode",
@@ -68,6 +70,7 @@ __all__ = [
     "SeldonV2Server",
     "SeldonV2Step",
     "Service",
+    "TensorFlowServingOptions",
     "Tls",
     "Toleration",
     "TorchServeOptions",

@@ -27,12 +27,15 @@ from longshore.spec.plain import to_plain
 from longshore.spec.router import Router
 from longshore.spec.seldon import SeldonOptions
 from longshore.spec.seldon_v2 import SeldonV2Options
+from longshore.spec.tfserving import TensorFlowServingOptions
 from longshore.spec.torchserve import TorchServeOptions
 from longshore.spec.values import ModelSource, Resources, Scaling, Toleration, Traffic
 
 __all__ = ["FRAMEWORKS", "Release", "Service"]
 
 FRAMEWORKS: Final = ("fastapi", "flask", "django")
+
+_PLATFORM_OPTIONS: Final = ("kserve", "seldon", "seldon_v2", "torchserve", "tfserving")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ class Service:
         seldon: What only Seldon Core 1 is told.
         seldon_v2: What only Seldon Core 2 is told.
         torchserve: What only TorchServe on Kubernetes is told.
+        tfserving: What only TensorFlow Serving is told.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Service:
     seldon: SeldonOptions | None = None
     seldon_v2: SeldonV2Options | None = None
     torchserve: TorchServeOptions | None = None
+    tfserving: TensorFlowServingOptions | None = None
 
     def __post_init__(self) -> None:
         check_service_name("Service.name", self.name, max_length=53)
@@ -190,7 +195,7 @@ class Release:
             "resources": asdict(self.service.resources),
         }
         # added only where they are used, so that the names of what runs already stay
-        for name in ("secrets", "image", "node_selector", "tolerations", "kserve", "seldon", "seldon_v2", "torchserve"):
+        for name in ("secrets", "image", "node_selector", "tolerations", *_PLATFORM_OPTIONS):
             if value := getattr(self.service, name):
                 content[name] = to_plain(value)
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PLATFORMS", "ROUTABLE", "target_of"]
 
-PLATFORMS: Final = ("local", "rest", "kserve", "seldon", "seldon-v2", "torchserve")
-ROUTABLE: Final = ("rest", "kserve", "torchserve")
+PLATFORMS: Final = ("local", "rest", "kserve", "seldon", "seldon-v2", "torchserve", "tensorflow-serving")
+ROUTABLE: Final = ("rest", "kserve", "torchserve", "tensorflow-serving")
 """Those whose services have other objects with a router than without."""
 
 
@@ -56,6 +56,10 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
         from longshore.targets.torchserve import TorchServeTarget
 
         return _routed(TorchServeTarget()) if routed else TorchServeTarget()
+    if platform == "tensorflow-serving":
+        from longshore.targets.tfserving import TensorFlowServingTarget
+
+        return _routed(TensorFlowServingTarget()) if routed else TensorFlowServingTarget()
     raise InvalidValue("platform", platform, f"use one of {', '.join(PLATFORMS)}")
 
 

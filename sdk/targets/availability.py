@@ -1,4 +1,4 @@
-"""What keeps the pods of a Deployment enough in number, apart from each other and asked at their port only.
+"""What keeps the pods of a Deployment enough in number, apart from each other, watched, and asked at their ports only.
 
 Pure functions, for every platform that runs models in Deployments of its own.
 
@@ -153,18 +153,21 @@ def network_policy(metadata: Mapping[str, Any], selector: Mapping[str, str], por
     return _manifest(NETWORK_POLICY, metadata, spec)
 
 
-def pod_monitor(metadata: Mapping[str, Any], selector: Mapping[str, str], port: str) -> Manifest:
-    """The PodMonitor of a Deployment's pods, by which Prometheus' operator has their metrics collected.
+def pod_monitor(metadata: Mapping[str, Any], selector: Mapping[str, str], port: str, path: str) -> Manifest:
+    """The PodMonitor by which the Prometheus Operator has a Deployment's pods asked for their metrics.
+
+    Each series gets the labels of the service and the revision, which servers that are not longshore's do not know.
 
     Args:
         metadata: Metadata of the Deployment.
         selector: Labels of its pods.
-        port: Name of the port with the metrics.
+        port: Name of the port that they are at.
+        path: Where they are.
     """
     spec = {
         "selector": {"matchLabels": dict(selector)},
         "podTargetLabels": [SERVICE_LABEL, REVISION_LABEL],
-        "podMetricsEndpoints": [{"port": port, "path": "/metrics"}],
+        "podMetricsEndpoints": [{"port": port, "path": path}],
     }
     return _manifest(POD_MONITOR, metadata, spec)
 

@@ -13,11 +13,13 @@ from longshore.targets.availability import (
     AUTOSCALER,
     DISRUPTION_BUDGET,
     NETWORK_POLICY,
+    POD_MONITOR,
     autoscaler,
     autoscaler_health,
     check_scaling,
     disruption_budget,
     network_policy,
+    pod_monitor,
     scales,
 )
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Ref, Selection
@@ -53,11 +55,19 @@ class DeploymentTarget(abc.ABC):
 
     Attributes:
         platform: Its name.
-        ports: What its pods listen on, first what is asked over HTTP, metrics included.
+        metrics: Name of the port with the metrics, and their path there.
     """
 
     platform: ClassVar[str]
-    ports: ClassVar[Sequence[Port]]
+    metrics: ClassVar[tuple[str, str]] = ("http", "/metrics")
+
+    @abc.abstractmethod
+    def ports(self, service: Service) -> Sequence[Port]:
+        """What its pods listen on, first what is asked over HTTP."""
+
+    def monitored(self, service: Service) -> bool:  # noqa: ARG002
+        """Whether the Prometheus Operator is to collect the metrics."""
+        return False
 
     @abc.abstractmethod
     def check(self, release: Release) -> None:
@@ -80,7 +90,7 @@ class DeploymentTarget(abc.ABC):
         return False
 
     def render(self, release: Release) -> list[Manifest]:
-        """The Deployment, the Service and the NetworkPolicy; the autoscaler and the budget where they have a use.
+        """The Deployment, the Service and the NetworkPolicy; what scales, guards and watches them where it has a use.
 
         Raises:
             InvalidValue: If the release asks for what this platform does not have.
@@ -128,17 +138,22 @@ class DeploymentTarget(abc.ABC):
                     "ports": self._service_ports(service),
                 },
             },
-            network_policy(metadata, selector, [port.number for port in self.ports]),
+            network_policy(metadata, selector, [port.number for port in self.ports(service)]),
         ]
         if scales(scaling):
             manifests.append(autoscaler(metadata, scaling))
         if max(scaling.min_replicas, scaling.max_replicas or 0) > 1:
             manifests.append(disruption_budget(metadata, selector))
+        if self.monitored(service):
+            manifests.append(pod_monitor(metadata, selector, *self.metrics))
         return manifests
 
     def objects(self, service: Service) -> list[Ref]:
         """All that a release may have; the Deployment bears it."""
-        kinds = (("apps/v1", "Deployment"), ("v1", "Service"), NETWORK_POLICY, AUTOSCALER, DISRUPTION_BUDGET)
+        kinds = [("apps/v1", "Deployment"), ("v1", "Service"), NETWORK_POLICY, AUTOSCALER, DISRUPTION_BUDGET]
+        if self.monitored(service):
+            # a cluster without the operator is not asked for what it cannot know
+            kinds.append(POD_MONITOR)
         return [Ref(api_version, kind, service.name, service.namespace) for api_version, kind in kinds]
 
     def children(self, release: Release) -> Sequence[Selection]:
@@ -159,7 +174,7 @@ class DeploymentTarget(abc.ABC):
 
     def lane(self, release: Release) -> Lane:
         """The Deployment's pods."""
-        return Lane({SERVICE_LABEL: release.object_name}, self.ports[0].name)
+        return Lane({SERVICE_LABEL: release.object_name}, self.ports(release.service)[0].name)
 
     def health(self, release: Release, observed: Sequence[Manifest]) -> Health:
         """The verdict on the pods of the release's own revision."""
@@ -184,12 +199,12 @@ class DeploymentTarget(abc.ABC):
 
     def url(self, service: Service) -> str:
         """The Service's name in the cluster's DNS, where it is asked over HTTP."""
-        number = service.port or self.ports[0].usual
+        number = service.port or self.ports(service)[0].usual
         port = "" if number == 80 else f":{number}"
         return f"http://{service.name}.{service.namespace}.svc{port}"
 
     def _service_ports(self, service: Service) -> list[dict[str, Any]]:
-        first, *others = self.ports
+        first, *others = self.ports(service)
         numbers = {first.name: service.port or first.usual, **{port.name: port.usual for port in others}}
         return [
             {"name": name, "port": number, "targetPort": name, "protocol": "TCP"} for name, number in numbers.items()

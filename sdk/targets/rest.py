@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from longshore.errors import InvalidValue
-from longshore.spec import Endpoint, Release
+from longshore.spec import Endpoint, Release, Service
 from longshore.targets.availability import spread
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest
 from longshore.targets.deployed import DeploymentTarget, Port, check_remote
@@ -30,7 +30,10 @@ class RestTarget(DeploymentTarget):
     """A web server in each pod; see :class:`~longshore.targets.deployed.DeploymentTarget`."""
 
     platform: ClassVar[str] = "rest"
-    ports: ClassVar[Sequence[Port]] = (Port("http", _PORT, 80),)
+
+    def ports(self, service: Service) -> Sequence[Port]:  # noqa: ARG002
+        """HTTP only."""
+        return (Port("http", _PORT, 80),)
 
     def check(self, release: Release) -> None:
         """Refuse a part of the requests, and a model that pods cannot read."""

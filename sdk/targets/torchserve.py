@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Release, Service, TorchServeOptions
 from longshore.spec.image import image_name
-from longshore.targets.availability import POD_MONITOR, pod_monitor, spread
+from longshore.targets.availability import spread
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Manifest, Ref
 from longshore.targets.deployed import DeploymentTarget, Port, check_remote
 from longshore.targets.gate import (
@@ -88,28 +88,19 @@ class TorchServeTarget(DeploymentTarget):
     """TorchServe and a gate in each pod; see :class:`~longshore.targets.deployed.DeploymentTarget`."""
 
     platform: ClassVar[str] = "torchserve"
-    ports: ClassVar[Sequence[Port]] = (
-        Port("http", GATE_HTTP, 80),
-        Port("grpc", GATE_GRPC, GATE_GRPC),
-        Port("metrics", GATE_METRICS, GATE_METRICS),
-    )
+    metrics: ClassVar[tuple[str, str]] = ("metrics", "/metrics")
 
-    def render(self, release: Release) -> list[Manifest]:
-        """What all Deployments have, and a PodMonitor where one is asked for.
+    def ports(self, service: Service) -> Sequence[Port]:  # noqa: ARG002
+        """The gate's."""
+        return (
+            Port("http", GATE_HTTP, 80),
+            Port("grpc", GATE_GRPC, GATE_GRPC),
+            Port("metrics", GATE_METRICS, GATE_METRICS),
+        )
 
-        Raises:
-            InvalidValue: If the release asks for what this platform does not have.
-        """
-        manifests = super().render(release)
-        if _options(release.service).pod_monitor:
-            metadata = manifests[0]["metadata"]
-            manifests.append(pod_monitor(metadata, {SERVICE_LABEL: release.object_name}, "metrics"))
-        return manifests
-
-    def objects(self, service: Service) -> list[Ref]:
-        """All that a release may have; a cluster without Prometheus' operator has no such kind to look for."""
-        monitors = [Ref(*POD_MONITOR, service.name, service.namespace)] if _options(service).pod_monitor else []
-        return [*super().objects(service), *monitors]
+    def monitored(self, service: Service) -> bool:
+        """As the service says."""
+        return _options(service).pod_monitor
 
     def needs(self, release: Release) -> Mapping[str, Ref]:
         """The Secrets of its environment, of the tokens and of the certificate."""

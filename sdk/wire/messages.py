@@ -143,6 +143,8 @@ _MESSAGES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "GetModelStatusResponse": ("1 repeated ModelVersionStatus model_version_status",),
         "ModelVersionStatus": ("1 int64 version", "2 int32 state", "3 StatusProto status"),
         "StatusProto": ("1 int32 error_code", "2 string error_message"),
+        "ReloadConfigRequest": ("1 ModelServerConfig config",),
+        "ReloadConfigResponse": ("1 StatusProto status",),
         "PredictionLog": ("6 PredictLog predict_log",),
         "PredictLog": ("1 PredictRequest request",),
         "ModelServerConfig": ("1 ModelConfigList model_config_list",),

@@ -2,8 +2,12 @@
 
 It is as strict as the real one: about types, shapes and names of inputs. Models: ``half_plus_two``, which TensorFlow
 Serving comes with; ``whole``, which takes rows of four numbers; ``columns``, which takes an input for each column.
+
+With ``--model_config_file`` it serves SavedModels instead, by the real TensorFlow, with versions, labels and reloads
+(``manager.py``): then it takes the flags of the real one, and needs TensorFlow and tensorflow-serving-api.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -16,20 +20,50 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-place = tempfile.TemporaryDirectory()
-options = [f"--{kind}_out={place.name}" for kind in ("python", "grpc_python")]
 protos = Path(__file__).parent
-subprocess.run(
-    [sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", *options, "framework.proto", "serving.proto"], check=True
-)
-sys.path.insert(0, place.name)
+sys.path.insert(0, str(protos))
 
-import framework_pb2 as framework  # noqa: E402
-import serving_pb2 as serving  # noqa: E402
-import serving_pb2_grpc as rpc  # noqa: E402
+from parts_of_both import Refused  # noqa: E402
 
-FIELDS = {"DT_FLOAT": "float_val", "DT_INT64": "int64_val", "DT_STRING": "string_val"}
-LAYOUTS = {"DT_FLOAT": np.float32, "DT_INT64": np.int64, "DT_STRING": object}
+flags = argparse.ArgumentParser(allow_abbrev=False)
+flags.add_argument("--port", type=int, default=0)
+flags.add_argument("--rest_api_port", type=int, default=0)
+flags.add_argument("--model_config_file")
+flags.add_argument("--monitoring_config_file")
+flags.add_argument("--max_num_load_retries", type=int, default=5)
+flags.add_argument("--allow_version_labels_for_unavailable_models", type="true".__eq__, default=False)
+given = flags.parse_args()
+
+if given.model_config_file is None:
+    place = tempfile.TemporaryDirectory()
+    options = [f"--{kind}_out={place.name}" for kind in ("python", "grpc_python")]
+    subprocess.run(
+        [sys.executable, "-m", "grpc_tools.protoc", f"-I{protos}", *options, "framework.proto", "serving.proto"],
+        check=True,
+    )
+    sys.path.insert(0, place.name)
+    import framework_pb2 as framework
+    import serving_pb2 as serving
+    import serving_pb2_grpc as rpc
+else:
+    from manager import Manager, framework, rpc, serving
+
+FIELDS = {
+    "DT_FLOAT": "float_val",
+    "DT_DOUBLE": "double_val",
+    "DT_UINT8": "int_val",
+    "DT_INT32": "int_val",
+    "DT_INT64": "int64_val",
+    "DT_STRING": "string_val",
+}
+LAYOUTS = {
+    "DT_FLOAT": np.float32,
+    "DT_DOUBLE": np.float64,
+    "DT_UINT8": np.uint8,
+    "DT_INT32": np.int32,
+    "DT_INT64": np.int64,
+    "DT_STRING": object,
+}
 
 
 def half_plus_two(x):
@@ -56,28 +90,35 @@ MODELS = {
 }
 
 
-class Refused(Exception):
-    def __init__(self, code, message):
-        self.code = code
-        super().__init__(message)
+class Static:
+    """The models above, each in version 123, with the label ``stable``."""
 
+    def find(self, name, version=None, label=None):
+        if name not in MODELS or version not in (None, 123):
+            raise Refused(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({name})")
+        if label not in (None, "stable"):
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
+        work, takes, _ = MODELS[name]
+        return 123, work, {"serving_default": takes}
 
-def find(name, version=None, label=None):
-    if name not in MODELS or version not in (None, 123) or label not in (None, "stable"):
-        raise Refused(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({name})")
-    return MODELS[name]
+    def status(self, name, version=None):
+        self.find(name, version)
+        return [(123, "AVAILABLE", 0, "")]
 
 
 def find_spec(spec):
     choice = spec.WhichOneof("version_choice")
-    if spec.signature_name not in ("", "serving_default"):
-        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"Serving signature name {spec.signature_name!r} not found")
     version = spec.version.value if choice == "version" else None
-    return find(spec.name, version, spec.version_label if choice == "version_label" else None)
+    return served.find(spec.name, version, spec.version_label if choice == "version_label" else None)
 
 
-def run(model, inputs):
-    work, takes, _ = model
+def takes_of(signatures, name):
+    if (name or "serving_default") not in signatures:
+        raise Refused(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
+    return signatures[name or "serving_default"]
+
+
+def run(work, takes, inputs):
     if inputs.keys() != takes.keys():
         raise Refused(
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -119,6 +160,13 @@ def info_of(name, dtype, shape):
     return info
 
 
+def spec_of(asked, version):
+    """What was asked for, as the version that answers."""
+    spec = serving.ModelSpec(name=asked.name, signature_name=asked.signature_name)
+    spec.version.value = version
+    return spec
+
+
 def coded(method):
     def answer(self, request, context):
         try:
@@ -132,20 +180,23 @@ def coded(method):
 class Prediction(rpc.PredictionServiceServicer):
     @coded
     def Predict(self, request):  # noqa: N802 - the protocol's name, as below
-        outputs = run(find_spec(request.model_spec), {name: array_of(one) for name, one in request.inputs.items()})
-        answer = serving.PredictResponse(model_spec=request.model_spec)
+        version, work, signatures = find_spec(request.model_spec)
+        takes = takes_of(signatures, request.model_spec.signature_name)
+        outputs = run(work, takes, {name: array_of(one) for name, one in request.inputs.items()})
+        answer = serving.PredictResponse(model_spec=spec_of(request.model_spec, version))
         for name, (dtype, array) in outputs.items():
             answer.outputs[name].CopyFrom(tensor_of(dtype, array))
         return answer
 
     @coded
     def GetModelMetadata(self, request):  # noqa: N802
-        _, takes, _ = find_spec(request.model_spec)
+        version, _, signatures = find_spec(request.model_spec)
         told = serving.SignatureDefMap()
-        signature = told.signature_def["serving_default"]
-        for name, (dtype, shape) in takes.items():
-            signature.inputs[name].CopyFrom(info_of(name, dtype, shape))
-        answer = serving.GetModelMetadataResponse(model_spec=request.model_spec)
+        for key, takes in signatures.items():
+            told.signature_def[key].SetInParent()
+            for name, (dtype, shape) in takes.items():
+                told.signature_def[key].inputs[name].CopyFrom(info_of(name, dtype, shape))
+        answer = serving.GetModelMetadataResponse(model_spec=spec_of(request.model_spec, version))
         answer.metadata["signature_def"].Pack(told)
         return answer
 
@@ -153,9 +204,19 @@ class Prediction(rpc.PredictionServiceServicer):
 class Model(rpc.ModelServiceServicer):
     @coded
     def GetModelStatus(self, request):  # noqa: N802
-        find_spec(request.model_spec)
-        available = serving.ModelVersionStatus(version=123, state="AVAILABLE")
-        return serving.GetModelStatusResponse(model_version_status=[available])
+        spec = request.model_spec
+        # like the real one: of a version, or of all, and whatever the label
+        version = spec.version.value if spec.WhichOneof("version_choice") == "version" else None
+        answer = serving.GetModelStatusResponse()
+        for number, state, code, message in served.status(spec.name, version):
+            one = answer.model_version_status.add(version=number, state=state)
+            one.status.error_code, one.status.error_message = code, message
+        return answer
+
+    @coded
+    def HandleReloadConfigRequest(self, request):  # noqa: N802
+        served.reload(request.config)
+        return serving.ReloadConfigResponse()
 
 
 class Rest(BaseHTTPRequestHandler):
@@ -169,7 +230,11 @@ class Rest(BaseHTTPRequestHandler):
         self.reply(lambda: self.predict(content))
 
     def reply(self, work):
-        codes = {grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404}
+        codes = {
+            grpc.StatusCode.INVALID_ARGUMENT: 400,
+            grpc.StatusCode.FAILED_PRECONDITION: 400,
+            grpc.StatusCode.NOT_FOUND: 404,
+        }
         try:
             status, answer = 200, work()
         except Refused as error:
@@ -180,18 +245,33 @@ class Rest(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def model(self):
-        path, _, verb = self.path.removeprefix("/v1/models/").partition(":")
+    def asked(self):
+        path, _, _ = self.path.removeprefix("/v1/models/").partition(":")
         name, *rest = path.removesuffix("/metadata").split("/")
         version = int(rest[1]) if rest[:1] == ["versions"] else None
-        return find(name, version, rest[1] if rest[:1] == ["labels"] else None), verb
+        return name, version, rest[1] if rest[:1] == ["labels"] else None
 
     def about(self):
-        (_, takes, _), _ = self.model()
+        if self.path == metrics_path:
+            return {}
+        name, version, label = self.asked()
         if not self.path.endswith("/metadata"):
-            status = {"error_code": "OK", "error_message": ""}
-            return {"model_version_status": [{"version": "123", "state": "AVAILABLE", "status": status}]}
-        inputs = {
+            return {
+                "model_version_status": [
+                    {
+                        "version": str(number),
+                        "state": state,
+                        "status": {"error_code": CODES.get(code, "UNKNOWN"), "error_message": message},
+                    }
+                    for number, state, code, message in served.status(name, version)
+                ]
+            }
+        _, _, signatures = served.find(name, version, label)
+        told = {key: {"inputs": self.inputs(takes)} for key, takes in signatures.items()}
+        return {"metadata": {"signature_def": {"signature_def": told}}}
+
+    def inputs(self, takes):
+        return {
             name: {
                 "dtype": dtype,
                 "tensor_shape": {"dim": [{"size": str(size), "name": ""} for size in shape], "unknown_rank": False},
@@ -199,11 +279,10 @@ class Rest(BaseHTTPRequestHandler):
             }
             for name, (dtype, shape) in takes.items()
         }
-        return {"metadata": {"signature_def": {"signature_def": {"serving_default": {"inputs": inputs}}}}}
 
     def predict(self, content):
-        model, _ = self.model()
-        takes = model[1]
+        _, work, signatures = served.find(*self.asked())
+        takes = takes_of(signatures, content.get("signature_name", ""))
         rows = content["instances"]
         if len(takes) == 1:
             rows = [{next(iter(takes)): row} for row in rows]
@@ -223,7 +302,7 @@ class Rest(BaseHTTPRequestHandler):
                 arrays[name] = flat.astype(LAYOUTS[dtype])
             except ValueError as error:
                 raise Refused(grpc.StatusCode.INVALID_ARGUMENT, f"JSON Value: {error}") from error
-        outputs = run(model, arrays)
+        outputs = run(work, takes, arrays)
         plain = {
             name: [v.decode() for v in array] if dtype == "DT_STRING" else array.tolist()
             for name, (dtype, array) in outputs.items()
@@ -236,12 +315,24 @@ class Rest(BaseHTTPRequestHandler):
         pass
 
 
-server = grpc.server(ThreadPoolExecutor(4))
+CODES = {0: "OK", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 5: "NOT_FOUND", 9: "FAILED_PRECONDITION", 15: "DATA_LOSS"}
+metrics_path = "/monitoring/prometheus/metrics" if given.monitoring_config_file else None
+if given.model_config_file is None:
+    served = Static()
+else:
+    served = Manager(given.allow_version_labels_for_unavailable_models)
+    try:
+        # ports are opened once every model has a version
+        served.start(Path(given.model_config_file).read_text())
+    except Refused as error:
+        print(f"Failed to start server. Error: {error.code.name}: {error}", flush=True)
+        sys.exit(255)
+server = grpc.server(ThreadPoolExecutor(16))
 rpc.add_PredictionServiceServicer_to_server(Prediction(), server)
 rpc.add_ModelServiceServicer_to_server(Model(), server)
-port = server.add_insecure_port("127.0.0.1:0")
+port = server.add_insecure_port(f"127.0.0.1:{given.port}")
 server.start()
-web = ThreadingHTTPServer(("127.0.0.1", 0), Rest)
+web = ThreadingHTTPServer(("127.0.0.1", given.rest_api_port), Rest)
 threading.Thread(target=web.serve_forever, daemon=True).start()
 print(json.dumps({"grpc": port, "rest": web.server_port}), flush=True)
 sys.stdin.read()
