@@ -24,6 +24,7 @@ from harness.nginx import find_nginx, nginx
 from harness.system import Missing, free_port
 
 from longshore.client import Access, probe
+from longshore.errors import DeployError
 from longshore.packaging import Workers, load_model, package_torchserve, read_card, save_files, save_model
 from longshore.packaging.torchserve import CONFIG_FILE, config_properties
 from longshore.spec import Endpoint, ModelSource, Release, Service, Tls, TorchServeOptions
@@ -198,6 +199,15 @@ def test_predictions_are_right_with_a_token_over_tls(running, ask, package):
     import pandas as pd
 
     assert answer.json()["predictions"] == expected(pd.DataFrame(rows)).tolist()
+
+
+def test_a_client_with_a_wrong_token_is_told_in_the_gates_words(running):
+    one, _ = running
+    ca = (one.folder / "ca.crt").read_text()
+    endpoint = Endpoint(name="penguins", url=one.url, model="penguins", revision=one.release.revision, ca=ca)
+    card = read_card(Path(os.environ["PACKAGE"]))
+    with pytest.raises(DeployError, match="401.*a token is needed that is known here"):
+        probe(endpoint, card.example, card.signature.classes, access=Access(token="another-token-0123456789"))
 
 
 @pytest.mark.parametrize("token", [None, "Bearer wrong", f"Bearer {TOKEN.upper()}", f"Bearer {TOKEN}x", TOKEN])
