@@ -3,7 +3,7 @@
 import importlib
 from typing import Any, Final
 
-_PIPELINES: Final = ("train_and_deploy", "seldon_ab_test")
+_PIPELINES: Final = ("train_and_deploy", "seldon_ab_test", "torch_to_torchserve")
 
 __all__ = ["get", "names"]
 

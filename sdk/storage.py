@@ -19,6 +19,7 @@ from longshore.errors import InvalidValue, MissingExtra, StorageError
 from longshore.spec.checks import check_uri
 
 __all__ = [
+    "copy_file",
     "copy_tree",
     "delete_file",
     "fetch_directory",
@@ -124,6 +125,31 @@ def write_file(uri: str, content: bytes) -> None:
                 raise
     except OSError as error:
         raise StorageError(f"{uri} could not be written: {error.strerror or error}") from error
+
+
+def copy_file(source: Path, target_uri: str) -> None:
+    """Copy a file of any size, so that it appears whole or not at all, and others may read it.
+
+    Raises:
+        StorageError: If it could not be written; what was there before still is.
+    """
+    try:
+        if not is_local(target_uri):
+            fs, path = _filesystem(target_uri)
+            fs.put_file(str(source), path)
+            return
+        target = local_path(target_uri)
+        descriptor, work = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(descriptor)
+        try:
+            shutil.copyfile(source, work)
+            Path(work).chmod(0o644)
+            Path(work).replace(target)
+        except BaseException:
+            Path(work).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise StorageError(f"{target_uri} could not be written: {error.strerror or error}") from error
 
 
 def delete_file(uri: str) -> None:

@@ -254,6 +254,18 @@ def _grpc_tensorflow(endpoint: Endpoint, access: Access) -> Transport:
     return TensorflowGrpc(endpoint, access)
 
 
+def _torchserve(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.torchserve import TorchServeRest
+
+    return TorchServeRest(endpoint, access)
+
+
+def _grpc_torchserve(endpoint: Endpoint, access: Access) -> Transport:
+    from longshore.client.torchserve import TorchServeGrpc
+
+    return TorchServeGrpc(endpoint, access)
+
+
 _TRANSPORTS: Final[Mapping[str, Callable[[Endpoint, Access], Transport]]] = {
     "v1": _V1,
     "v2": _v2,
@@ -264,6 +276,8 @@ _TRANSPORTS: Final[Mapping[str, Callable[[Endpoint, Access], Transport]]] = {
     "grpc-tensorflow": _grpc_tensorflow,
     # as KServe names it
     "grpc-v1": _grpc_tensorflow,
+    "torchserve": _torchserve,
+    "grpc-torchserve": _grpc_torchserve,
 }
 _REWARDED: Final = ("seldon", "grpc-seldon")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from longshore.client.access import Access, tls_name
@@ -49,6 +50,50 @@ class Http:
             if (name := tls_name(endpoint, endpoint.url)) is not None:
                 self._session.mount("https://", _named(name))
 
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        timeout_seconds: float,
+        body: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """What a request is answered, whatever its status.
+
+        Args:
+            method: Such as ``PUT``.
+            path: Below the endpoint's URL.
+            timeout_seconds: How long to wait.
+            body: What to send.
+            params: The query.
+
+        Raises:
+            DeployError: If nothing answers.
+        """
+        import requests
+
+        url = f"{self.url}{path}"
+        # what has no body is of no type either
+        headers = {**({"Content-Type": None} if body is None else {}), **self._access.headers()}
+        try:
+            return self._session.request(
+                method,
+                url,
+                data=body,
+                params=params,
+                headers=headers,
+                timeout=timeout_seconds,
+                # a login page would answer 200
+                allow_redirects=False,
+            )
+        except requests.Timeout as error:
+            raise DeployError(f"{url} did not answer: {error}") from error
+        except requests.exceptions.SSLError as error:
+            raise no_trust(url, error) or NotReached(f"{url} did not answer: {error}") from error
+        except (requests.RequestException, OSError) as error:
+            raise NotReached(f"{url} did not answer: {error}") from error
+
     def post(self, path: str, content: Any, timeout_seconds: float) -> Any:
         """What a POST of JSON is answered, None if that is no JSON.
 
@@ -63,24 +108,9 @@ class Http:
         """
         import requests
 
-        url = f"{self.url}{path}"
-        try:
-            response = self._session.post(
-                url,
-                data=json.dumps(content).encode(),
-                headers=dict(self._access.headers()),
-                timeout=timeout_seconds,
-                # a login page would answer 200
-                allow_redirects=False,
-            )
-        except requests.Timeout as error:
-            raise DeployError(f"{url} did not answer: {error}") from error
-        except requests.exceptions.SSLError as error:
-            raise no_trust(url, error) or NotReached(f"{url} did not answer: {error}") from error
-        except (requests.RequestException, OSError) as error:
-            raise NotReached(f"{url} did not answer: {error}") from error
+        response = self.send("POST", path, body=json.dumps(content).encode(), timeout_seconds=timeout_seconds)
         if response.status_code != 200:
-            told = response.headers
+            url, told = f"{self.url}{path}", response.headers
             raise refused(url, response.status_code, response.text, told.get("Location"), told.get("Retry-After"))
         try:
             return response.json()

@@ -9,9 +9,10 @@ from typing import Final
 
 from longshore.errors import DeployError, InputError, LongshoreError
 
-__all__ = ["Busy", "NotReached", "causes", "no_trust", "refused"]
+__all__ = ["Busy", "NotReached", "causes", "no_trust", "refused", "words_of"]
 
 _SHOWN: Final = 200
+_TORCHSERVE_KEY: Final = '"InvalidKeyException"'
 # not the rows' fault, though HTTP calls it the client's
 _NOT_OF_THE_ROWS: Final = frozenset({401, 403, 407, 408, 425, 429})
 
@@ -48,13 +49,16 @@ def refused(
     if 300 <= status < 400:
         where = "" if location is None else f" and sends clients to {location.partition('?')[0]}"
         return DeployError(f"{url} answered {status}{where}: if that is a login, give a token")
-    said = _words(body)
+    said = words_of(body)
     if status in (401, 403):
         said = f"{said or 'no reason given'}: give a token that is allowed there"
     elif status == 404 and not said:
         said = "nothing is known there: behind an ingress, the host header tells it which service is meant"
     if status in (429, 503) and retry_after is not None and retry_after.isdecimal():
         return Busy(f"{url} answered {status}: {said}", float(retry_after))
+    if _TORCHSERVE_KEY in body:
+        # which TorchServe answers with 400
+        return DeployError(f"{url} answered {status}: {said}: give a token that is allowed there")
     rows = 400 <= status < 500 and status not in _NOT_OF_THE_ROWS
     return (InputError if rows else DeployError)(f"{url} answered {status}: {said}")
 
@@ -82,14 +86,17 @@ def no_trust(url: str, error: BaseException) -> DeployError | None:
     return None
 
 
-def _words(body: str) -> str:
-    """The server's own words: V1 and V2 have them in ``error``, FastAPI in ``detail``, Seldon in ``status``."""
+def words_of(body: str) -> str:
+    """A server's own words.
+
+    V1 and V2 have them in ``error``, FastAPI in ``detail``, TorchServe in ``message``, Seldon in ``status``.
+    """
     try:
         content = json.loads(body)
     except ValueError:
         content = None
     if isinstance(content, dict):
-        for key in ("error", "detail"):
+        for key in ("error", "detail", "message"):
             if isinstance(content.get(key), str):
                 return str(content[key])
         status = content.get("status")

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+import yaml
+
 from longshore.errors import InvalidValue, MissingExtra, ModelError
 from longshore.packaging.card import Signature
 from longshore.spec.checks import check_dns_label
@@ -51,12 +53,14 @@ class ArchiveInfo:
         version: Its version.
         handler: Its handler's file, or the name of one of TorchServe's own.
         files: All files in it.
+        digest: Digest of the model directory in it, which longshore's handlers check; None in others' archives.
     """
 
     name: str
     version: str
     handler: str
     files: tuple[str, ...]
+    digest: str | None = None
 
 
 def handler_of(signature: Signature) -> str:
@@ -150,16 +154,18 @@ def inspect_archive(path: Path) -> ArchiveInfo:
             entries = archive.infolist()
             _check(path, entries)
             manifest: Any = json.loads(archive.read(_MANIFEST))
-        model = manifest["model"]
+            model = manifest["model"]
+            config = yaml.safe_load(archive.read(model["configFile"])) if model.get("configFile") else None
         return ArchiveInfo(
             name=str(model["modelName"]),
             version=str(model.get("modelVersion", "1.0")),
             handler=str(model["handler"]),
             files=tuple(entry.filename for entry in entries if not entry.is_dir()),
+            digest=_digest_in(config),
         )
     except (zipfile.BadZipFile, OSError) as error:
         raise ModelError(f"{path} is no archive that TorchServe can read: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise ModelError(f"{path} is no model archive: its {_MANIFEST} is missing or says too little") from error
 
 
@@ -182,6 +188,12 @@ def unpack_model(path: Path, folder: Path) -> Path:
     with zipfile.ZipFile(path) as archive:
         archive.extractall(folder, inside)
     return folder / MODEL_FOLDER
+
+
+def _digest_in(config: Any) -> str | None:
+    handler = config.get("handler") if isinstance(config, dict) else None
+    digest = handler.get("digest") if isinstance(handler, dict) else None
+    return digest if isinstance(digest, str) else None
 
 
 def _check(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:

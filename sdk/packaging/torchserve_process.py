@@ -40,6 +40,9 @@ _WORDS_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _WORKER = re.compile(r".*MODEL_LOG - ")
 _BAD = re.compile(r"\[(WARN|ERROR|FATAL) *\]|^Error|^Invalid|Exception")
+_WRAPPED = re.compile(r"RuntimeError: \d{3} - ")
+"""What a worker ends with once it has written down the error."""
+
 _DIED = "Backend worker process died"
 _UNLOADED = "Failed to load model"
 
@@ -65,15 +68,22 @@ def last_warning(lines: Sequence[str]) -> str:
 
 
 def traceback_in(lines: Sequence[str]) -> str | None:
-    """The last traceback of a worker, with the error at its end; None if there is none that is whole."""
+    """The last traceback of a worker that says why, with the error at its end; None if there is none that is whole."""
     plain = [_WORKER.sub("", line) for line in lines]
     starts = [index for index, line in enumerate(plain) if line.startswith("Traceback (most recent call last)")]
-    if not starts:
-        return None
-    for index, line in enumerate(plain[starts[-1] + 1 :], start=starts[-1] + 1):
-        if line and not line.startswith((" ", "\t")):
-            return "\n".join([*plain[starts[-1] : index], line.strip()])
-    return None
+    found = None
+    for start in reversed(starts):
+        for index, line in enumerate(plain[start + 1 :], start=start + 1):
+            if line and not line.startswith((" ", "\t")):
+                told = "\n".join([*plain[start:index], line.strip()])
+                if not _WRAPPED.match(line):
+                    return told
+                found = found or told
+                break
+        else:
+            # it is being written just now
+            return found
+    return found
 
 
 def worker_died(logs: Path) -> bool:

@@ -10,6 +10,7 @@ Source: github.com/pytorch/serve (ts/service.py, ts/torch_handler/request_envelo
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -71,6 +72,8 @@ class Handler:
         Returns:
             An answer for each request; or the answers for the rows.
         """
+        if len(data) == 1 and not data[0] and context.get_request_header(0, "describe") == "True":
+            return [self._described()]
         if data and not all(self._is_request(entry) for entry in data):
             return self._answer_rows(data)
         calls = [self._read(entry.get("data", entry.get("body"))) for entry in data]
@@ -80,6 +83,14 @@ class Handler:
             self._told(context, index, call, next(outcomes) if isinstance(call, Call) else call)
             for index, call in enumerate(calls)
         ]
+
+    def _described(self) -> bytes:
+        """What TorchServe's ``describe`` hands on as ``customizedMetadata``."""
+        predictor = self._predictor
+        # of the process: who asks knows by it which worker has nothing left to do
+        return encode(
+            {"pid": os.getpid(), "version": predictor.version, "digest": predictor.digest, "task": predictor.card.task}
+        )
 
     def _is_request(self, entry: Any) -> bool:
         """Whether this is a request, and not a row or tensor of one."""

@@ -35,8 +35,8 @@ class Endpoint:
         ingress_path: Where an ingress knows the service by no host name: the path below its address, such as
             ``/seldon/NAMESPACE/NAME``, or nothing if the headers tell it. gRPC has no path: there the headers do.
         protocols: What is spoken there: ``v1`` (KServe V1), ``v2`` (Open Inference Protocol), ``seldon`` (Seldon
-            Core 1), ``tensorflow`` (TensorFlow Serving), each of the last three also over gRPC (``grpc-v2``,
-            ``grpc-seldon``, ``grpc-tensorflow``), ``openai`` (OpenAI's).
+            Core 1), ``tensorflow`` (TensorFlow Serving), ``torchserve`` (its own), each of the last four also over
+            gRPC (``grpc-v2``, ``grpc-seldon``, ``grpc-tensorflow``, ``grpc-torchserve``), ``openai`` (OpenAI's).
         headers: Sent with every request, over gRPC as metadata: the host header of an ingress, or what a gateway knows
             the service by, such as ``seldon-model``.
         takes: ``rows`` where a longshore server answers, which takes rows by column name as they are; ``tensors`` where

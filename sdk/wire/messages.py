@@ -1,4 +1,4 @@
-"""The messages of gRPC: of the Open Inference Protocol, Seldon's, TensorFlow Serving's and of gRPC's health check.
+"""The messages of gRPC: of the Open Inference Protocol, of the servers that have their own, and of its health check.
 
 The configuration files of TensorFlow Serving and Triton are such messages too, written as text.
 
@@ -14,7 +14,8 @@ protocol's.
 Sources: github.com/kserve/open-inference-protocol (gRPC), github.com/grpc/grpc (doc/health-checking.md),
 github.com/SeldonIO/seldon-core (v1.18.2, proto/prediction.proto), github.com/tensorflow/serving
 (tensorflow_serving/apis, config, sources/storage_path, servables/tensorflow), github.com/tensorflow/tensorflow
-(core/framework, core/protobuf), github.com/triton-inference-server/common (protobuf/model_config.proto).
+(core/framework, core/protobuf), github.com/triton-inference-server/common (protobuf/model_config.proto),
+github.com/pytorch/serve (v0.12.0, frontend/server/src/main/resources/proto/inference.proto).
 """
 
 from __future__ import annotations
@@ -26,7 +27,17 @@ from google.protobuf import descriptor_pool, message_factory, struct_pb2
 from google.protobuf.descriptor_pb2 import EnumValueDescriptorProto, FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import DecodeError
 
-__all__ = ["HEALTH", "INFERENCE", "SELDON", "TENSORFLOW", "TENSORFLOW_SERVING", "TRITON", "DecodeError", "message"]
+__all__ = [
+    "HEALTH",
+    "INFERENCE",
+    "SELDON",
+    "TENSORFLOW",
+    "TENSORFLOW_SERVING",
+    "TORCHSERVE",
+    "TRITON",
+    "DecodeError",
+    "message",
+]
 
 INFERENCE: Final = "inference"
 """Package of the Open Inference Protocol."""
@@ -42,6 +53,9 @@ TENSORFLOW: Final = "tensorflow"
 
 TENSORFLOW_SERVING: Final = "tensorflow.serving"
 """Package of TensorFlow Serving."""
+
+TORCHSERVE: Final = "org.pytorch.serve.grpc.inference"
+"""Package of TorchServe's predictions."""
 
 TRITON: Final = "triton"
 """The configuration of models on Triton; its own package is that of the Open Inference Protocol."""
@@ -203,6 +217,13 @@ _MESSAGES: Final[Mapping[str, Mapping[str, Sequence[str]]]] = {
         "ModelTensorReshape": ("1 repeated int64 shape",),
         "ModelDynamicBatching": ("1 repeated int32 preferred_batch_size", "2 uint64 max_queue_delay_microseconds"),
         "ModelInstanceGroup": ("2 int32 count", "4 Kind kind"),
+    },
+    TORCHSERVE: {
+        "Empty": (),
+        "TorchServeHealthResponse": ("1 string health",),
+        "PredictionsRequest": ("1 string model_name", "2 string model_version", "3 repeated InputEntry input"),
+        "InputEntry": ("1 string key", "2 bytes value"),
+        "PredictionResponse": ("1 bytes prediction",),
     },
     SELDON: {
         "SeldonMessage": (

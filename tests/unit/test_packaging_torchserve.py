@@ -244,6 +244,10 @@ def test_torchserves_logs_tell_the_workers_last_words(tmp_path):
     ]
     # the last one is not whole yet
     assert traceback_in(LOG[:-1]) is None
+    # after an error of this kind a worker ends with another that says nothing
+    ends = [f"{WORKER}Traceback (most recent call last):", f"{WORKER}RuntimeError: 500 - Unknown exception"]
+    assert traceback_in([*LOG, *ends]).endswith("LookupError: no weights")
+    assert traceback_in(ends).endswith("Unknown exception")
     assert last_error(tmp_path) is None
     assert not worker_died(tmp_path)
     (tmp_path / "ts_log.log").write_text("\n".join(LOG))
