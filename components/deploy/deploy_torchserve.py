@@ -34,6 +34,7 @@ def deploy_torchserve(
     gpu: int = 0,
     env: Optional[Dict[str, str]] = None,
     secrets: Optional[List[str]] = None,
+    storage_secret: Optional[str] = None,
     service_account: Optional[str] = None,
     image: Optional[str] = None,
     setup_image: Optional[str] = None,
@@ -49,9 +50,9 @@ def deploy_torchserve(
 ) -> NamedTuple("Outputs", [("url", str), ("revision", str), ("replaced", str)]):
     """Serve a package with TorchServe in a Deployment, and return once the new revision has answered real requests.
 
-    TorchServe is no longer developed, and gets no fixes of security. Take it where you have it already;
-    ``instead="longshore"`` has longshore's own server answer from the same package, at the same address, to the same
-    tokens; and ``package_triton`` with ``deploy_kserve`` is the way to KServe.
+    TorchServe is no longer developed, and gets no fixes of security. Take it where you have it already. The way out is
+    ``instead``: ``longshore`` has longshore's own server answer from the same package, at the same address, to the same
+    tokens; ``kserve-triton`` takes the model out of the package and serves it by Triton on KServe.
 
     Clients need a token and come by TLS, unless that is switched off by name. If anything fails, what served before
     goes on serving; where nothing did, nothing is left. The step needs the Role of manifests/rbac/deployer.yaml in the
@@ -63,7 +64,8 @@ def deploy_torchserve(
         endpoint: Where it answers.
         name: Name of the service.
         namespace: Kubernetes namespace; by default that of the step, or of the kubeconfig's context.
-        instead: What answers in TorchServe's place: ``longshore``; by default TorchServe does.
+        instead: What answers in TorchServe's place: ``longshore``, or ``kserve-triton`` for models of ONNX, TorchScript
+            and SavedModels, with tokens and TLS of KServe's gateway; by default TorchServe does.
         token_secret: Name of the Secret with the tokens of clients, each of its values one, or one on each line.
         anonymous: Whether whoever reaches the service may ask, without a token.
         tls: The certificate: ``secret``, the name of a Secret of type ``kubernetes.io/tls``, and, if need be, ``host``,
@@ -88,6 +90,7 @@ def deploy_torchserve(
         env: Environment of TorchServe. Secrets do not belong here.
         secrets: Kubernetes Secrets whose keys become environment variables, such as the credentials of the store that
             the package is in.
+        storage_secret: With ``kserve-triton``, the Secret with those credentials, annotated as KServe wants it.
         service_account: Kubernetes service account of the pods.
         image: Container image with TorchServe; by default longshore's, for packages that longshore made.
         setup_image: Image with longshore that brings the package into the pod; by default longshore's.
@@ -115,6 +118,7 @@ def deploy_torchserve(
     from longshore.artifacts import read_model, write_endpoint
     from longshore.client import Access
     from longshore.deployment import default_namespace, deploy_model
+    from longshore.leaving import TRITON, for_triton
     from longshore.spec import Service, Traffic, from_plain
 
     service = {
@@ -142,16 +146,19 @@ def deploy_torchserve(
             "anonymous": anonymous,
             "tls": tls,
             "plaintext": plaintext,
-            "instead": instead,
+            "instead": None if instead == TRITON else instead,
             "pod_monitor": pod_monitor,
             "setup_image": setup_image,
             "gate_image": gate_image,
         },
     }
+    source, wanted, platform = read_model(model), from_plain(Service, service), "torchserve"
+    if instead == TRITON:
+        (source, wanted), platform = for_triton(source, wanted, storage_secret), "kserve"
     done = deploy_model(
-        read_model(model),
-        from_plain(Service, service),
-        platform="torchserve",
+        source,
+        wanted,
+        platform=platform,
         traffic=Traffic(percent=traffic_percent, mirror_percent=mirror_percent, rest=traffic_rest or {}),
         tracking_uri=registry,
         timeout_seconds=timeout_seconds,

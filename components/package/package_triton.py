@@ -24,7 +24,8 @@ def package_triton(
     Triton asks the network itself: requests carry the tensors that the model card lists as ``feeds``.
 
     Args:
-        model: A registered model of ONNX, TensorFlow, or PyTorch saved as TorchScript.
+        model: A registered model of ONNX, TensorFlow, or PyTorch saved as TorchScript, or a package for TorchServe with
+            such a model in it.
         packaged: The package at its place in the repository, as KServe's Triton runtime mounts it.
         report: What the model's own library did with it.
         repository: Path or URI of the repository; by default the one of this machine.

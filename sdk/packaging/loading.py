@@ -129,16 +129,10 @@ def load_model(directory: Path, digest: str | None = None) -> LoadedModel:
 
 def _packaged(directory: Path, card: ModelCard, digest: str | None) -> LoadedModel:
     """The model in an archive for TorchServe: whoever has such a package needs no TorchServe to serve it."""
-    from longshore.packaging.archive import unpack_model
+    from longshore.packaging.torchserve import model_within
 
-    archives = [name for name in card.files if name.endswith(".mar")]
-    if len(archives) != 1:
-        raise ModelError(f"{directory} holds {len(archives)} archives: of several only TorchServe knows which to ask")
-    content = checked_file(directory, card, archives[0])
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
-        archive = Path(scratch, Path(archives[0]).name)
-        archive.write_bytes(content)
-        loaded = load_model(unpack_model(archive, Path(scratch, "unpacked")))
+        loaded = load_model(model_within(directory, card, Path(scratch)))
     return replace(loaded, directory=directory, digest=digest)
 
 

@@ -21,10 +21,10 @@ from typing import Any, Final
 import yaml
 
 from longshore import storage
-from longshore.errors import InvalidValue
-from longshore.packaging.archive import handler_of, inspect_archive, make_archive
+from longshore.errors import InvalidValue, ModelError
+from longshore.packaging.archive import handler_of, inspect_archive, make_archive, unpack_model
 from longshore.packaging.card import ModelCard
-from longshore.packaging.model import directory_digest, read_card, save_files, store, verify
+from longshore.packaging.model import checked_file, directory_digest, read_card, save_files, store, verify
 from longshore.spec import ModelSource
 from longshore.spec.checks import check_choice, check_range
 
@@ -37,6 +37,7 @@ __all__ = [
     "Workers",
     "config_properties",
     "model_config",
+    "model_within",
     "package_torchserve",
     "properties_text",
 ]
@@ -299,3 +300,25 @@ def _archive(
     )
     # what TorchServe will unpack is looked at once more
     inspect_archive(target)
+
+
+def model_within(package: Path, card: ModelCard, scratch: Path) -> Path:
+    """The model directory that lies in a package; of what is no such package, itself.
+
+    Args:
+        package: A package, or a model directory.
+        card: Its card.
+        scratch: A folder for what is unpacked.
+
+    Raises:
+        DigestMismatch: If the archive is not the one that the card says.
+        ModelError: If there is not one model of longshore's in it.
+    """
+    if card.format != FORMAT:
+        return package
+    archives = [name for name in card.files if name.endswith(".mar")]
+    if len(archives) != 1:
+        raise ModelError(f"{package} holds {len(archives)} archives: only TorchServe knows which of them to ask")
+    archive = scratch / Path(archives[0]).name
+    archive.write_bytes(checked_file(package, card, archives[0]))
+    return unpack_model(archive, scratch / "unpacked")

@@ -30,6 +30,7 @@ from longshore.packaging.model import (
 )
 from longshore.packaging.network import PROBABILITIES, VALUE
 from longshore.packaging.onnx import MAPS, OnnxFile
+from longshore.packaging.torchserve import model_within
 from longshore.spec import ModelSource
 from longshore.spec.checks import check_dns_label, check_range
 from longshore.wire.messages import TRITON, message
@@ -145,8 +146,8 @@ def package_triton(
     What is stored there is a whole model repository with this one model, as KServe's Triton runtime mounts it.
 
     Args:
-        source: A model of format ``onnx``, ``tensorflow``, or ``pytorch`` saved as TorchScript; its digest is checked
-            where it has one.
+        source: A model of format ``onnx``, ``tensorflow``, or ``pytorch`` saved as TorchScript, or a package for
+            TorchServe with such a model in it; its digest is checked where it has one.
         repository: Path or URI of the repository; one of its own, as a version is never overwritten.
         name: Name that the model gets.
         version: Version that it gets, a string of digits.
@@ -166,6 +167,7 @@ def package_triton(
     with tempfile.TemporaryDirectory(prefix="longshore-") as scratch:
         local = storage.fetch_directory(source.uri, Path(scratch))
         verify(local, source.digest)
+        local = model_within(local, read_card(local), Path(scratch))
         card, package = read_card(local), Path(scratch, "package")
         if check is not None:
             check(local)

@@ -1,18 +1,23 @@
 """Triton's model repositories."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from google.protobuf import text_format
+from harness.torchserve import make_package
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
 from sklearn.linear_model import LogisticRegression
 
 from longshore.errors import ConfigError, DigestMismatch, InvalidValue, ModelError
+from longshore.leaving import for_triton
 from longshore.packaging import TritonOptions, package_triton, read_card, save_onnx, verify
 from longshore.packaging.onnx import OnnxFile
 from longshore.packaging.triton import TritonTensor, triton_config
-from longshore.spec import ModelSource
+from longshore.spec import KServeOptions, ModelSource, Release, Service, Tls, TorchServeOptions
+from longshore.targets.kserve import KServeTarget
 from longshore.training import describe_onnx
 from longshore.wire.messages import TRITON, message
 
@@ -105,3 +110,25 @@ def test_a_model_that_was_changed_or_does_not_load_is_not_packaged(tmp_path):
     with pytest.raises(DigestMismatch):
         package_triton(source, str(tmp_path / "triton"), name="ab", version="1")
     assert not (tmp_path / "triton").exists()
+
+
+def test_what_is_packaged_for_torchserve_moves_on_to_triton(tmp_path):
+    source = onnx(tmp_path, zipmap=False)
+    inside = make_package(source, tmp_path / "packages" / "ab" / "3", "3")
+    options = TorchServeOptions(anonymous=True, plaintext=True)
+    service = Service(name="ab", port=8443, image="torchserve:1", secrets=["bucket"], torchserve=options)
+    made, wanted = for_triton(replace(inside, version="3"), service, "store")
+    assert made.uri == str(tmp_path / "packages" / "triton" / "ab" / "3")
+    direct = package_triton(source, str(tmp_path / "triton"), name="ab", version="3")
+    assert (made.format, made.digest) == ("triton", direct.digest)
+    assert wanted == Service(name="ab", secrets=["bucket"], kserve=KServeOptions(storage_secret="store"))
+    stored = replace(made, uri="s3://packages/triton/ab/3")
+    (rendered,) = KServeTarget().render(Release(service=wanted, model=stored))
+    assert rendered["spec"]["predictor"]["model"]["runtime"] == "kserve-tritonserver"
+
+
+@pytest.mark.parametrize("options", [{"token_secret": "tokens", "plaintext": True}, {"tls": Tls(secret="tls")}])
+def test_tokens_and_tls_are_not_lost_on_the_way(tmp_path, options):
+    package = ModelSource(uri=str(tmp_path), format="torchserve", name="ab")
+    with pytest.raises(InvalidValue, match="its gateway asks for tokens and speaks TLS"):
+        for_triton(package, Service(name="ab", torchserve=TorchServeOptions(**options)))
