@@ -3,7 +3,7 @@
 import importlib
 from typing import Any, Final
 
-_PIPELINES: Final = ("train_and_deploy", "seldon_ab_test", "torch_to_torchserve")
+_PIPELINES: Final = ("train_and_deploy", "seldon_ab_test", "torch_to_torchserve", "tensorflow_versions")
 
 __all__ = ["get", "names"]
 

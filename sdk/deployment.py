@@ -453,10 +453,10 @@ def _smoke_test(
     model: ModelSource, access: client.Access | None = None, *, platform: str | None = None
 ) -> Probe | None:
     """Asks for the model's own example rows; None where longshore did not package the model."""
-    if platform == "tensorflow-serving":
-        from longshore.tfserving import smoke_test
+    from longshore import tfserving
 
-        return smoke_test(None if model.digest is None else _card(model), access=access)
+    if platform == "tensorflow-serving":
+        return tfserving.smoke_test(None if model.digest is None else _card(model), access=access)
     if model.digest is None:
         _log.info("%s has no longshore card with example rows: it is served without a smoke test", model.uri)
         return None
@@ -465,6 +465,8 @@ def _smoke_test(
 
     def ask(endpoint: Endpoint) -> None:
         if endpoint.takes != "rows":
+            if platform == "kserve" and "tensorflow" in endpoint.protocols:
+                tfserving.smoke_test(card, access=access)(endpoint)
             return
         try:
             client.probe(endpoint, rows, classes, access=access)
@@ -620,12 +622,16 @@ def replay_table(
     from longshore.packaging import frame_to_rows
     from longshore.training import read_dataset
 
-    signature = _card(model).signature
-    rows = frame_to_rows(signature, read_dataset(table).head(batch_size * max_requests))
+    card = _card(model)
+    rows = frame_to_rows(card.signature, read_dataset(table).head(batch_size * max_requests))
+    options: dict[str, Any] = {"batch_size": batch_size, "protocol": protocol, "access": access}
+    if endpoint.takes == "tensors" and model.format == "tensorflow":
+        from longshore import tfserving
+
+        rows = list(tfserving.tensor_rows(card, rows))
+        options["output"] = tfserving.OUTPUT
     with _reached(endpoint) as reachable:
-        report = client.replay(
-            reachable, rows, signature.classes, batch_size=batch_size, protocol=protocol, access=access
-        )
+        report = client.replay(reachable, rows, card.signature.classes, **options)
     if report.failed:
         raise DeployError(f"{report.failed} of {report.requests} requests failed; the first: {report.first_error}")
     if max_p99_seconds is not None and report.p99_seconds > max_p99_seconds:

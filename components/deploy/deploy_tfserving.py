@@ -98,8 +98,7 @@ def deploy_tfserving(
         annotations: Annotations of them.
         node_selector: Labels of the nodes that pods may run on.
         tolerations: Taints that they tolerate: mappings with ``key``, ``value``, ``effect`` and ``seconds``.
-        registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine. With
-            ``servers``, nothing is recorded.
+        registry: MLflow tracking URI where the outcome is recorded; by default the registry of this machine.
         timeout_seconds: For the version to be available.
         patience_seconds: For what stalls the pods from outside to end: a full cluster, a used-up quota.
         force: Take over what somebody else has set in the service's objects, such as a number of replicas.
@@ -112,6 +111,7 @@ def deploy_tfserving(
     Raises:
         InvalidValue: If a value is not valid, or it is no SavedModel with a version.
         ClusterError: If the cluster refuses or cannot be reached.
+        RegistryError: With ``servers``: if what serves could not be recorded.
         DeployError: If the version did not become available or did not answer well, in the server's words; says what
             serves instead.
     """
@@ -130,6 +130,9 @@ def deploy_tfserving(
             keep_previous=keep_previous,
             others=[from_plain(ServedModel, one) for one in others or ()],
             rest_url=rest_url,
+            service=name,
+            tracking_uri=registry,
+            record=True,
             timeout_seconds=timeout_seconds,
         )
         write_endpoint(endpoint, switched.endpoint, seconds=switched.seconds)

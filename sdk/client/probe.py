@@ -162,6 +162,7 @@ def replay(
     protocol: str | None = None,
     access: Access | None = None,
     timeout_seconds: float = 30,
+    output: str | None = None,
 ) -> ProbeReport:
     """Send rows as traffic and count what comes back; a failed request is counted, not raised.
 
@@ -173,6 +174,7 @@ def replay(
         protocol: What to ask in; None is the first that the endpoint speaks.
         access: Token and certificates.
         timeout_seconds: For each request.
+        output: The one of the model's outputs that is judged, where it has several.
     """
     if not rows:
         raise InvalidValue("rows", [], "give at least one row")
@@ -185,7 +187,7 @@ def replay(
             batch = rows[start : start + batch_size]
             began = time.perf_counter()
             try:
-                check_answers(client.predict(batch), len(batch), classes)
+                check_answers(_judged(client.predict(batch), output), len(batch), classes)
             except (DeployError, InputError) as error:
                 errors.append(str(error))
             seconds.append(time.perf_counter() - began)

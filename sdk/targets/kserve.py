@@ -37,6 +37,12 @@ from longshore.targets.kserve_runtimes import (
     spoken,
     variables,
 )
+from longshore.targets.kserve_tensorflow import (
+    check_saved_model,
+    is_packaged_saved_model,
+    saved_model_container,
+    saved_model_storage,
+)
 from longshore.targets.kserve_torchserve import is_archive, is_packaged_archive, torchserve_container
 from longshore.targets.pods import (
     LINGER_SECONDS,
@@ -229,7 +235,9 @@ class KServeTarget:
         if runtime is not None and runtime.ready is not None:
             # KServe's own is a connection every 10 seconds
             container["readinessProbe"] = {"httpGet": {"path": runtime.ready, "port": PORT}, "periodSeconds": 1}
-        container |= torchserve_container(release)
+        container |= torchserve_container(release) | saved_model_container(release)
+        if is_packaged_saved_model(release):
+            del container["storageUri"]
         if options.mode == "Standard":
             container["lifecycle"] = _lifecycle()
         if options.logger is not None:
@@ -238,6 +246,7 @@ class KServeTarget:
             **_replicas(service, options),
             **_pod(release),
             "model": container,
+            **saved_model_storage(release),
         }
         if options.logger is not None:
             predictor["logger"] = logger
@@ -294,6 +303,7 @@ class KServeTarget:
                     )
         self._check_uri(release.model.uri)
         check_huggingface(release, self.version)
+        check_saved_model(release, self.version)
 
     def _check_uri(self, uri: str) -> None:
         scheme, found, rest = uri.partition("://")

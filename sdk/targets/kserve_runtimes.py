@@ -11,6 +11,7 @@ from longshore.spec import KServeOptions, Release, Service
 from longshore.spec.checks import check_choice, check_dns_label, check_image
 from longshore.targets.base import MANAGED_BY, Manifest
 from longshore.targets.kserve_huggingface import huggingface_arguments, huggingface_protocols
+from longshore.targets.kserve_tensorflow import TENSORFLOW_RUNTIME, saved_model_arguments
 from longshore.targets.kserve_torchserve import FORMAT as TORCHSERVE
 from longshore.targets.kserve_torchserve import TORCHSERVE_FORMAT, is_packaged_archive, torchserve_arguments
 from longshore.targets.pods import KSERVE_IMAGE, container_security, server_image
@@ -105,7 +106,7 @@ _KSERVE_RUNTIMES: Final[Mapping[str, Sequence[KnownRuntime]]] = {
             "kserve-torchserve", ("v1", "v2", "grpc-v2"), "1", ready=None, told=None, format=TORCHSERVE_FORMAT
         ),
     ),
-    "tensorflow": (KnownRuntime("kserve-tensorflow-serving", ("v1", "grpc-v1"), "2", ready=None),),
+    "tensorflow": (KnownRuntime(TENSORFLOW_RUNTIME, ("v1", "grpc-v1"), "2", ready=None),),
     "tensorrt": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "8", told=None),),
     "onnx": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "1", told=None),),
     "triton": (KnownRuntime("kserve-tritonserver", ("v2", "grpc-v2"), "2", told=None),),
@@ -216,7 +217,12 @@ def arguments(release: Release, runtime: KnownRuntime | None) -> list[str]:
         return _own_arguments(release, kserve=runtime is _OWN[KSERVE_SERVER_RUNTIME])
     told = _told(release, runtime)
     named = [f"{told}={release.service.name}"] if told.startswith("--") else []
-    return [*named, *huggingface_arguments(release), *torchserve_arguments(release)]
+    return [
+        *named,
+        *huggingface_arguments(release),
+        *torchserve_arguments(release),
+        *saved_model_arguments(release),
+    ]
 
 
 def variables(release: Release, runtime: KnownRuntime | None) -> dict[str, str]:
@@ -232,6 +238,9 @@ def spoken(release: Release, runtime: KnownRuntime | None) -> tuple[str, ...]:
         return others
     if runtime is None:
         return (options.protocol or "v1",)
+    if runtime.name == TENSORFLOW_RUNTIME:
+        # its V1 is TensorFlow Serving's own REST, in which the model tells what it takes
+        return ("tensorflow", *runtime.protocols)
     if not runtime.own:
         return runtime.protocols
     if options.protocol != "grpc-v2":

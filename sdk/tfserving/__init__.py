@@ -10,9 +10,18 @@ get_model_status_impl.cc).
 
 from longshore.packaging.tfserving import ServedModel
 from longshore.tfserving.server import TensorFlowServing, VersionStatus
-from longshore.tfserving.switch import Switched, label_traffic, reload, smoke_test, switch_version
+from longshore.tfserving.switch import (
+    OUTPUT,
+    Switched,
+    label_traffic,
+    reload,
+    smoke_test,
+    switch_version,
+    tensor_rows,
+)
 
 __all__ = [
+    "OUTPUT",
     "ServedModel",
     "Switched",
     "TensorFlowServing",
@@ -21,4 +30,5 @@ __all__ = [
     "reload",
     "smoke_test",
     "switch_version",
+    "tensor_rows",
 ]

@@ -15,20 +15,23 @@ from longshore.client.tensorflow import model_inputs
 from longshore.errors import DeployError, InvalidValue, LongshoreError
 from longshore.packaging.model import read_card
 from longshore.packaging.tfserving import ServedModel
-from longshore.spec import Endpoint, ModelSource, Traffic
+from longshore.spec import Endpoint, ModelSource, Release, Service, Traffic
 from longshore.spec.checks import check_choice
 from longshore.storage import fetch_directory
 from longshore.tfserving.server import LABELS, TensorFlowServing
 
 if TYPE_CHECKING:
     from longshore.packaging import ModelCard
+    from longshore.registry import RegistryRecorder
 
-__all__ = ["Switched", "label_traffic", "reload", "smoke_test", "switch_version"]
+__all__ = ["OUTPUT", "Switched", "label_traffic", "reload", "smoke_test", "switch_version", "tensor_rows"]
 
 _PAUSE_SECONDS: Final = 0.1
 # until a server has begun what it was told, its status is of the last time
 _STALE_SECONDS: Final = 3.0
-_OUTPUT: Final = "predict"
+
+OUTPUT: Final = "predict"
+"""The output of a packaged SavedModel with its predictions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +175,9 @@ def switch_version(
     others: Sequence[ServedModel] = (),
     rest_url: str | None = None,
     access: client.Access | None = None,
+    service: str | None = None,
+    tracking_uri: str | None = None,
+    record: bool = False,
     timeout_seconds: float = 120,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Switched:
@@ -187,12 +193,16 @@ def switch_version(
         others: The other models that the servers serve, which would be unloaded otherwise.
         rest_url: Where the servers speak REST, for the endpoint that is returned.
         access: Certificates, and a token if something in front wants one.
+        service: What the servers are called in the registry; None is the name of the model.
+        tracking_uri: The registry; None is the one of this machine.
+        record: Whether the outcome is recorded there: what is stable is the champion.
         timeout_seconds: For the version to be available.
         on_progress: Called with a sentence whenever something new is known.
 
     Raises:
         InvalidValue: If the version has no number, or what serves is asked to be its own canary.
         DeployError: If it does not become available or does not answer well; says what serves instead.
+        RegistryError: If what serves now could not be recorded.
     """
     began = time.monotonic()
     if not addresses:
@@ -207,7 +217,9 @@ def switch_version(
     with TensorFlowServing(addresses[0], access=access) as first:
         now = first.serves(served)
     labels = {} if now is None else dict(now.labels)
-    stable = labels.get("stable", None if now is None else now.versions[-1])
+    others_loaded = [] if now is None else [one for one in now.versions if one != labels.get("canary")]
+    # where nobody has given a label yet, the newest answers
+    stable = labels.get("stable", others_loaded[-1] if others_loaded else None)
     if label == "canary" and stable == version:
         raise InvalidValue("label", label, f"version {version} is what serves: a canary is another one")
     wanted = {"canary": version} if label == "canary" else {"stable": version}
@@ -221,16 +233,32 @@ def switch_version(
     def check(at: str) -> None:
         test(_endpoint(at, model, f"versions/{version}"))
 
-    reload(
-        addresses,
-        [after, *others],
-        check=check,
-        access=access,
-        timeout_seconds=timeout_seconds,
-        on_progress=on_progress,
-    )
+    release = Release(service=Service(name=service or model.name), model=model)
+    recorder = _recorder(tracking_uri) if record else None
+    try:
+        reload(
+            addresses,
+            [after, *others],
+            check=check,
+            access=access,
+            timeout_seconds=timeout_seconds,
+            on_progress=on_progress,
+        )
+    except LongshoreError as error:
+        if recorder is not None:
+            serving = None if stable is None else replace(release, model=replace(model, version=str(stable)))
+            recorder.failed(release, serving, str(error))
+        raise
     endpoint = _endpoint(addresses[0], model, f"labels/{label}", rest_url)
+    if recorder is not None and label == "stable":
+        recorder.serving(release, endpoint, None)
     return Switched(endpoint=endpoint, replaced=labels.get(label), seconds=time.monotonic() - began)
+
+
+def _recorder(tracking_uri: str | None) -> RegistryRecorder:
+    from longshore.registry import RegistryRecorder
+
+    return RegistryRecorder(tracking_uri)
 
 
 def label_traffic(label: str, percent: int | None = None) -> Traffic:
@@ -279,19 +307,25 @@ def smoke_test(card: ModelCard | None, *, access: client.Access | None = None) -
 
     def ask(endpoint: Endpoint) -> None:
         if card is not None:
-            client.probe(endpoint, list(_tensor_rows(card)), card.signature.classes, output=_OUTPUT, access=access)
+            rows = list(tensor_rows(card, card.example))
+            client.probe(endpoint, rows, card.signature.classes, output=OUTPUT, access=access)
         else:
             model_inputs(endpoint, access)
 
     return ask
 
 
-def _tensor_rows(card: ModelCard) -> Iterator[Mapping[str, Any]]:
-    """The example rows as what the signature takes: a value for each tensor."""
+def tensor_rows(card: ModelCard, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows by column as what a packaged SavedModel takes: a value for each of its tensors.
+
+    Args:
+        card: The model's card.
+        rows: The rows.
+    """
     from longshore.packaging import rows_to_frame
     from longshore.packaging.feeds import FeedReader
 
-    tensors = FeedReader(card.feeds, card.signature)(rows_to_frame(card.signature, card.example))
+    tensors = FeedReader(card.feeds, card.signature)(rows_to_frame(card.signature, rows))
     columns = {name: array.tolist() for name, array in tensors.items()}
-    for index in range(len(card.example)):
+    for index in range(len(rows)):
         yield {name: values[index] for name, values in columns.items()}

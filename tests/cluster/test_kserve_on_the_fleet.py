@@ -170,3 +170,29 @@ def test_the_mode_of_what_serves_cannot_be_changed(fleet, service, bring_up):
         bring_up(replace(service, kserve=KServeOptions(mode="Knative")), NEXT)
     assert first.release.revision in str(failure.value)
     assert deployment_of(fleet, service)["status"]["availableReplicas"] == 1
+
+
+def test_a_packaged_saved_model_lies_where_tensorflow_serving_looks(kserve, fleet, namespace, bring_up):
+    service = Service(name="reviews", namespace=namespace, resources=Resources(cpu="10m", memory="64Mi"))
+    model = ModelSource(uri="s3://models/reviews/4", format="tensorflow", name="reviews", version="4", digest=DIGEST)
+    first = bring_up(service, model)
+    pod = deployment_of(fleet, service)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["/usr/bin/tensorflow_model_server"]
+    assert {"--model_name=reviews", "--model_base_path=/mnt/models", "--max_num_load_retries=0"} <= set(
+        container["args"]
+    )
+    (fetches,) = pod["initContainers"]
+    assert fetches["args"] == ["s3://models/reviews/4", "/mnt/models/4"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"] if "models" in mount["mountPath"]] == [
+        "/mnt/models/4"
+    ]
+    second = bring_up(service, replace(model, uri="s3://models/reviews/5", version="5"))
+    assert second.previous == first.release
+    (fetches,) = deployment_of(fleet, service)["spec"]["template"]["spec"]["initContainers"]
+    assert fetches["args"] == ["s3://models/reviews/5", "/mnt/models/5"]
+    # what never comes up changes nothing, although KServe's status says that it is ready
+    broken = replace(service, annotations={FAIL: "crash"})
+    with pytest.raises(DeployError, match="crashes again and again") as failure:
+        bring_up(broken, replace(model, uri="s3://models/reviews/6", version="6"))
+    assert failure.value.restored == second.release.revision

@@ -18,9 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from longshore import pipelines
 from longshore.client import Client, predict
 from longshore.errors import DeployError, InputError, InvalidValue
 from longshore.packaging import ServedModel, config_files, package_tensorflow, read_card
+from longshore.registry import Registry
+from longshore.runner.run import run_pipeline
 from longshore.spec import ModelSource
 from longshore.tfserving import TensorFlowServing, reload, smoke_test, switch_version
 from longshore.training import train_tensorflow
@@ -268,3 +271,34 @@ def test_the_smoke_test_of_a_card(server, clean, versions):
     card = type(card_of(versions[1])).from_json(json.dumps(wrong), where="card")
     with pytest.raises(DeployError, match="which is no class of the model"):
         smoke_test(card)(endpoint)
+
+
+def test_the_pipeline_serves_version_after_version(server, clean, home, reviews, store, tmp_path):
+    address, rest = server
+    reviews.to_csv(tmp_path / "reviews.csv", index=False)
+    given = {
+        "data": str(tmp_path / "reviews.csv"),
+        "target": "kind",
+        "name": "opinions",
+        "text_column": "review",
+        "text_length": 12,
+        "epochs": 4,
+        "parameters": {"width": 8},
+        "thresholds": {"accuracy": 0.0},
+        "repository": str(store),
+        "servers": [address],
+        "rest_url": rest,
+        "max_requests": 20,
+    }
+    pipeline = pipelines.get("tensorflow_versions")
+    first = run_pipeline(pipeline, given)
+    assert first.step("deploy-tfserving").outputs["revision"] == "opinions-1"
+    assert (clean.labelled("opinions", "stable"), clean.labelled("opinions", "canary")) == (1, None)
+    champion = Registry().get("opinions", "champion")
+    assert (champion.version, champion.uri) == ("1", str(store / "opinions" / "1"))
+    assert first.step("predict-endpoint").outputs["requests"] == 20
+    run_pipeline(pipeline, {**given, "seed": 1, "champion_rule": "none"})
+    assert (clean.labelled("opinions", "stable"), clean.labelled("opinions", "canary")) == (2, None)
+    # the way back
+    assert {one.version for one in clean.status("opinions") if one.state == "AVAILABLE"} == {1, 2}
+    assert Registry().get("opinions", "champion").version == "2"

@@ -696,3 +696,46 @@ def test_the_children_are_what_the_mode_makes():
     assert kinds == ["Deployment", "Pod", "Event"]
     kinds = [(child.api_version, child.kind) for child in KServeTarget().children(release(options=KNATIVE))]
     assert kinds[:2] == [("serving.knative.dev/v1", "Service"), ("serving.knative.dev/v1", "Revision")]
+
+
+SAVED = ModelSource(
+    uri="s3://models/reviews/4", format="tensorflow", name="reviews", version="4", digest="sha256:" + "c" * 64
+)
+
+
+def test_a_packaged_saved_model_is_fetched_to_where_tensorflow_serving_looks_for_versions():
+    release = Release(service=Service(name="reviews"), model=SAVED)
+    predictor = KServeTarget().render(release)[0]["spec"]["predictor"]
+    assert predictor["storageUris"] == [{"uri": SAVED.uri, "mountPath": "/mnt/models/4"}]
+    container = predictor["model"]
+    assert "storageUri" not in container
+    assert (container["modelFormat"], container["runtime"]) == (
+        {"name": "tensorflow", "version": "2"},
+        "kserve-tensorflow-serving",
+    )
+    assert container["args"] == ["--max_num_load_retries=0"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/v1/models/reviews/versions/4/metadata"
+    endpoint = KServeTarget().endpoint(release, [])
+    assert (endpoint.protocols[0], endpoint.takes, endpoint.model) == ("tensorflow", "tensors", "reviews")
+
+
+def test_a_saved_model_that_nobody_packaged_is_a_folder_of_versions():
+    release = Release(service=Service(name="reviews"), model=replace(SAVED, digest=None, uri="s3://models/reviews"))
+    predictor = KServeTarget().render(release)[0]["spec"]["predictor"]
+    assert predictor["model"]["storageUri"] == "s3://models/reviews"
+    assert "storageUris" not in predictor
+    assert predictor["model"]["args"] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "field"),
+    [
+        (SAVED, (0, 15), "ModelSource.uri"),
+        (replace(SAVED, uri="pvc://models/reviews/4"), (0, 20), "ModelSource.uri"),
+        (replace(SAVED, version=None), (0, 20), "ModelSource.version"),
+    ],
+)
+def test_a_saved_model_that_kserve_cannot_put_there_is_refused(model, version, field):
+    with pytest.raises(InvalidValue) as refused:
+        KServeTarget(version).render(Release(service=Service(name="reviews"), model=model))
+    assert refused.value.field == field
