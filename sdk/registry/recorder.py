@@ -51,8 +51,10 @@ class RegistryRecorder:
         state = DeploymentState(state="serving", revision=release.revision, endpoint=endpoint.url)
         with self._client(release) as client:
             version = find_version(client, model.name, model.version)
-            # the durable place first: an alias must never lead to files that are gone
-            set_tags(client, version, {URI_TAG: model.uri, **deployment_tags(service, state)})
+            # the durable place first: an alias must never lead to files that are gone. What was made of the model for
+            # one server, such as an archive, has another digest and is not what the version stands for
+            place = {URI_TAG: model.uri} if version.digest in (None, model.digest) else {}
+            set_tags(client, version, {**place, **deployment_tags(service, state)})
             make_champion(client, version)
             for old in _served_before(client, release, previous):
                 before = old.deployments.get(service) or DeploymentState(state="serving", revision="")

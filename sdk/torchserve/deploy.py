@@ -158,11 +158,11 @@ def deploy_version(
             if complaint is None:
                 raise
             if plan.register or plan.move:
-                record.failed(str(complaint))
+                complaint = DeployError(record.failed(str(complaint)), restored=plan.before)
             raise complaint from error
-        retired = attempt.retire(time.monotonic() + timeout_seconds)
-        if plan.move:
+        if make_default:
             record.serving(attempt.endpoint)
+        retired = attempt.retire(time.monotonic() + timeout_seconds)
         return DeployedVersion(
             version=version,
             endpoint=attempt.endpoint if make_default else attempt.endpoint.at_revision(),
@@ -211,7 +211,7 @@ def promote_version(
         await_workers(server, model, version, began + timeout_seconds, on_progress)
         if plan.move:
             server.set_default(model, version)
-            Record(release, tracking_uri, on_progress).serving(endpoint)
+        Record(release, tracking_uri, on_progress).serving(endpoint)
     replaced = plan.before if plan.move else None
     return DeployedVersion(version=version, endpoint=endpoint, replaced=replaced, seconds=time.monotonic() - began)
 

@@ -3,45 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from longshore.errors import RegistryError
-from longshore.spec import Endpoint, ModelSource, Release
+from longshore.errors import DeployError, RegistryError
+from longshore.spec import Endpoint, Release
 from longshore.torchserve.waiting import Progress
+
+if TYPE_CHECKING:
+    from longshore.registry import RegistryRecorder
 
 __all__ = ["Record"]
 
 
 class Record:
-    """Tells the registry, if it has the version."""
+    """Tells the registry, if it has the version.
+
+    Args:
+        release: What is deployed.
+        tracking_uri: The registry; None is the one of this machine, which need not know the version.
+        on_progress: Told if that does not.
+    """
 
     def __init__(self, release: Release, tracking_uri: str | None, on_progress: Progress) -> None:
         self._release, self._tracking_uri, self._on_progress = release, tracking_uri, on_progress
 
     def serving(self, endpoint: Endpoint) -> None:
-        self._told(lambda recorder, release: recorder.serving(release, endpoint, None))
+        """The version answers all requests.
 
-    def failed(self, reason: str) -> None:
-        self._told(lambda recorder, release: recorder.failed(release, None, reason))
-
-    def _told(self, tell: Callable[[Any, Any], None]) -> None:
-        from longshore.registry import Registry, RegistryRecorder
-
-        model = self._release.model
-        if model.version is None:
-            return
+        Raises:
+            DeployError: If that cannot be recorded where it shall be.
+        """
         try:
-            # where it was registered from stays: a package for TorchServe is no model that other steps load
-            source = Registry(self._tracking_uri).get(model.name, model.version)
-            tell(RegistryRecorder(self._tracking_uri), _Registered(self._release, source))
+            self._told(lambda recorder: recorder.serving(self._release, endpoint, None))
+        except RegistryError as error:
+            model = self._release.model
+            raise DeployError(
+                f"version {model.version} of {model.name} serves at {endpoint.url}, but this could not be recorded: "
+                f"{error}. Run the step again once that is mended: it changes nothing that serves"
+            ) from error
+
+    def failed(self, reason: str) -> str:
+        """The version was not deployed; the reason, and if that could not be recorded either, why."""
+        try:
+            self._told(lambda recorder: recorder.failed(self._release, None, reason))
+        except RegistryError as error:
+            return f"{reason}. The failure could not be recorded: {error}"
+        return reason
+
+    def _told(self, tell: Callable[[RegistryRecorder], None]) -> None:
+        from longshore.registry import RegistryRecorder
+
+        try:
+            tell(RegistryRecorder(self._tracking_uri))
         except RegistryError as error:
             if self._tracking_uri is not None:
                 raise
             self._on_progress(f"not recorded in the registry of this machine: {error}")
-
-
-class _Registered:
-    """A release with its model as it is registered."""
-
-    def __init__(self, release: Release, model: ModelSource) -> None:
-        self.service, self.revision, self.model = release.service, release.revision, model

@@ -280,13 +280,13 @@ def settled_memory(process: int) -> float:
     return now
 
 
-def load(payload: Payload, clients: int, folder: Path) -> tuple[float, float]:
+def load(payload: Payload, clients: int, folder: Path, port: int = PORT) -> tuple[float, float]:
     """Requests in a second, and the 99th percentile of latency in milliseconds."""
     (folder / "body").write_bytes(payload.body)
     table = "{" + ", ".join(f'["{name}"] = "{value}"' for name, value in payload.headers.items()) + "}"
     (folder / "request.lua").write_text(_REQUEST.format(headers=table, body=folder / "body"))
     command = ["wrk", "--threads=1", f"--connections={clients}", f"--duration={SECONDS}s", "--timeout=30s", "--latency"]
-    url = f"http://127.0.0.1:{PORT}{payload.path}"
+    url = f"http://127.0.0.1:{port}{payload.path}"
     said = subprocess.run(
         [*command, "-s", str(folder / "request.lua"), url], check=True, capture_output=True, text=True
     ).stdout

@@ -153,6 +153,15 @@ def test_a_deploy_makes_the_champion_and_names_the_durable_place(registry, uri):
     assert state.time.endswith("+00:00")
 
 
+def test_what_was_made_of_a_version_for_one_server_is_not_the_version(registry, uri):
+    registered = register(registry)
+    archive = model("b", uri="/torchserve/iris/1", format="torchserve", version=registered.version)
+    RegistryRecorder(uri).serving(release(archive), endpoint(release(archive)), None)
+    # the next candidate is compared with it, and that loads what has this digest
+    assert registry.champion("iris") == registered
+    assert states(registry) == {"1": "serving"}
+
+
 def test_a_replacement_and_a_rollback_are_told_apart(registry, uri):
     one, two = (release(register(registry, letter)) for letter in "ab")
     recorder = RegistryRecorder(uri)
