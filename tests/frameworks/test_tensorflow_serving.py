@@ -14,17 +14,21 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 
 from longshore import pipelines
 from longshore.client import Client, predict
 from longshore.errors import DeployError, InputError, InvalidValue
 from longshore.packaging import ServedModel, config_files, package_tensorflow, read_card
+from longshore.packaging.model import directory_digest
 from longshore.registry import Registry
 from longshore.runner.run import run_pipeline
-from longshore.spec import ModelSource
+from longshore.spec import ModelSource, Release, Service, Traffic
+from longshore.targets.tfserving import TensorFlowServingTarget
 from longshore.tfserving import TensorFlowServing, reload, smoke_test, switch_version
 from longshore.training import train_tensorflow
 
@@ -261,6 +265,53 @@ def test_a_server_that_starts_with_what_is_broken_says_why(tmp_path, versions):
     assert done.returncode == 255
     assert "Failed to start server. Error: UNKNOWN: 1 servable(s) did not become available" in done.stdout
     assert "saved_model.pb" in done.stdout
+
+
+def test_what_is_in_a_pod_works_together(tmp_path, versions):
+    """The loader brings the versions, the server starts with what it wrote, and the watcher tells of one that fails."""
+    broken = tmp_path / "broken"
+    shutil.copytree(versions[2].uri, broken)
+    (broken / "saved_model.pb").write_bytes(b"\x00 this is no message")
+    service = Service(name="reviews")
+    remote = [replace(one, uri=f"s3://any/{one.version}") for one in (versions[1], versions[2])]
+    stable = Release(service=service, model=remote[0])
+    pod = TensorFlowServingTarget().pod(
+        Release(service=service, model=remote[1], traffic=Traffic(percent=0)).next_to(stable)
+    )
+    (loader,), (server, watcher) = pod["initContainers"], pod["containers"]
+    places = {"s3://any/1": versions[1].uri, "s3://any/2": str(broken), versions[2].digest: directory_digest(broken)}
+
+    places |= {"=/models": f"={tmp_path}/models", "=/tmp/loaded": f"={tmp_path}/loaded"}
+
+    def here(words):
+        for there, local in places.items():
+            words = [word.replace(there, local) for word in words]
+        return words
+
+    subprocess.run([sys.executable, *loader["command"][1:], *here(loader["args"])], check=True)
+    known = ("--model_config_file", "--monitoring_config_file", "--max_num_load_retries", "--allow_version_labels")
+    flags = [word for word in here(server["args"]) if word.startswith(known)]
+    with subprocess.Popen([sys.executable, SERVER, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            rest = f"http://127.0.0.1:{json.loads(process.stdout.readline())['rest']}"
+            watch = [sys.executable, *watcher["command"][1:], *here(watcher["args"])]
+            watch = [word.replace("http://127.0.0.1:8501", rest) for word in watch]
+            done = subprocess.run(watch, check=False, capture_output=True, text=True, timeout=60)
+            assert done.returncode == 1
+            assert "TensorFlow Serving cannot load reviews, version 2: " in done.stderr
+            assert "saved_model.pb" in done.stderr
+            assert not (tmp_path / "loaded").exists()
+            # what is asked for its readiness: the version that is there, and the one that is not
+            path = server["readinessProbe"]["httpGet"]["path"]
+            assert requests.get(f"{rest}{path}", timeout=10).status_code == 404
+            assert requests.get(f"{rest}{path.replace('/2/', '/1/')}", timeout=10).status_code == 200
+            watch = [word.replace("--versions=1,2", "--versions=1") for word in watch]
+            with subprocess.Popen(watch) as waiting:
+                while not (tmp_path / "loaded").exists():
+                    assert waiting.poll() is None
+                waiting.kill()
+        finally:
+            process.kill()
 
 
 def test_the_smoke_test_of_a_card(server, clean, versions):

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from longshore.client import Client, predict, probe, replay
+from longshore.client.tensorflow import model_inputs
 from longshore.errors import DeployError, InputError
 from longshore.spec import Endpoint
 
@@ -123,3 +124,31 @@ def test_nobody_answers(standin, protocol):
         assert client.answering() is None
         with pytest.raises(DeployError, match="did not answer|UNAVAILABLE"):
             client.predict([{"x": 1.0}])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_label_that_the_server_does_not_know_answers_nobody(standin, protocol):
+    """The status of a model is told whatever label is asked for."""
+    for label, revision in (("stable", "half-1"), ("canary", None)):
+        with Client(replace(standin, model=f"half_plus_two/labels/{label}"), protocol=protocol) as client:
+            assert client.answering() == revision
+    with pytest.raises(InputError, match="Unrecognized servable version label: canary"):
+        predict(replace(standin, model="half_plus_two/labels/canary"), [{"x": 1.0}], protocol=protocol)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_one_of_several_outputs_is_judged(standin, protocol):
+    columns = replace(standin, model="columns", protocols=(protocol,))
+    rows = [{"n": 2.0, "a": 1, "s": "x"}, {"n": 3, "a": 0.5, "s": "y"}]
+    probe(columns, rows, ["x!", "y!"], output="label")
+    assert replay(columns, rows, None, output="score").failed == 0
+    with pytest.raises(DeployError, match="which is no class of the model"):
+        probe(columns, rows, ["x!", "z!"], output="label")
+    with pytest.raises(DeployError, match="predicts None"):
+        probe(columns, rows, None, output="nothing")
+
+
+def test_what_a_model_takes_is_told_over_both(standin):
+    for protocol in PROTOCOLS:
+        taken = model_inputs(replace(standin, model="columns", protocols=(protocol,)))
+        assert {(one.name, one.rank) for one in taken} == {("a", 2), ("n", 2), ("s", 2)}
