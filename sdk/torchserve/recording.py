@@ -54,7 +54,10 @@ class Record:
         from longshore.registry import RegistryRecorder
 
         try:
-            tell(RegistryRecorder(self._tracking_uri))
+            recorder = RegistryRecorder(self._tracking_uri)
+            if self._tracking_uri is None and recorder.registry.connection.absent:
+                return
+            tell(recorder)
         except RegistryError as error:
             if self._tracking_uri is not None:
                 raise
