@@ -131,6 +131,29 @@ def rows_of(package):
     return [dict(row) for row in read_card(Path(package.uri)).example]
 
 
+def broken(package, directory, version, handler, *, entries=None):
+    """A package whose archive has another handler, or other entries."""
+    place = directory / f"broken-{version}"
+    card = read_card(Path(package.uri))
+    (source,) = Path(package.uri, "model-store").iterdir()
+    with zipfile.ZipFile(source) as content:
+        files = {name: content.read(name) for name in content.namelist()}
+    manifest = json.loads(files["MAR-INF/MANIFEST.json"])
+    manifest["model"]["modelVersion"] = version
+    files["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
+    files["handler.py"] = handler.encode()
+    files |= entries or {}
+
+    def write(work):
+        (work / "model-store").mkdir()
+        with zipfile.ZipFile(work / "model-store" / f"{package.name}-{version}.mar", "w") as archive:
+            for name, value in files.items():
+                archive.writestr(name, value)
+
+    digest = save_files(place, write, replace(card, files={}))
+    return replace(package, uri=str(place), version=version, digest=digest)
+
+
 def test_versions_stand_beside_each_other_and_the_default_moves(server, packages, store):
     said = []
     first = deploy_version(packages["1"], server, on_progress=said.append)
@@ -163,19 +186,32 @@ def test_versions_stand_beside_each_other_and_the_default_moves(server, packages
     assert versions_of(server) == {"1"}
 
 
-def test_no_request_fails_while_the_default_moves_and_old_versions_go(server, packages, store):
+SLOW = """
+import time
+from longshore.serving.torchserve_handler import TabularHandler
+
+class Handler(TabularHandler):
+    def handle(self, data, context):
+        # not where TorchServe asks what it is
+        time.sleep(0.7 if data[0] else 0)
+        return super().handle(data, context)
+"""
+
+
+def test_no_request_fails_while_the_default_moves_and_old_versions_go(server, packages, store, tmp_path):
     rows = rows_of(packages["1"])
-    deploy_version(packages["1"], server, store=str(store))
+    # when it goes it is at work, with two workers, and others wait
+    deploy_version(broken(packages["1"], tmp_path, "1", SLOW), server, store=str(store), workers=2)
     with Load(server, rows) as load:
-        second = deploy_version(packages["2"], server, store=str(store), keep_versions=1)
-        third = deploy_version(packages["3"], server, store=str(store), keep_versions=0)
+        second = deploy_version(packages["2"], server, store=str(store), keep_versions=0)
+        third = deploy_version(packages["3"], server, store=str(store), keep_versions=1)
         answered = load.answered
         promote_version(server, "penguins", "3")
         while load.answered < answered + 20 and not load.failures:
             time.sleep(0.01)
     assert load.failures == []
-    assert (second.retired, third.replaced, third.retired) == ((), "2", ("2", "1"))
-    assert versions_of(server) == {"3"}
+    assert (second.retired, third.replaced, third.retired) == (("1",), "2", ())
+    assert versions_of(server) == {"2", "3"}
 
 
 def test_a_version_is_tried_out_at_its_own_address(server, packages, store, process):
@@ -219,29 +255,6 @@ def test_a_worker_that_dies_is_replaced_and_the_next_deploy_goes_on(server, pack
     assert (done.retired, versions_of(server)) == (("1",), {"2"})
 
 
-def broken(package, directory, version, handler, *, entries=None):
-    """A package whose archive has another handler, or other entries."""
-    place = directory / f"broken-{version}"
-    card = read_card(Path(package.uri))
-    (source,) = Path(package.uri, "model-store").iterdir()
-    with zipfile.ZipFile(source) as content:
-        files = {name: content.read(name) for name in content.namelist()}
-    manifest = json.loads(files["MAR-INF/MANIFEST.json"])
-    manifest["model"]["modelVersion"] = version
-    files["MAR-INF/MANIFEST.json"] = json.dumps(manifest).encode()
-    files["handler.py"] = handler.encode()
-    files |= entries or {}
-
-    def write(work):
-        (work / "model-store").mkdir()
-        with zipfile.ZipFile(work / "model-store" / f"owls-{version}.mar", "w") as archive:
-            for name, value in files.items():
-                archive.writestr(name, value)
-
-    digest = save_files(place, write, replace(card, files={}))
-    return replace(package, uri=str(place), version=version, digest=digest)
-
-
 RAISES = """
 class Handler:
     def initialize(self, context):
@@ -263,6 +276,19 @@ class Handler:
         self.context = context
     def handle(self, data, context):
         raise ValueError("the sky is falling")
+"""
+FADES = """
+from longshore.serving.torchserve_handler import TabularHandler
+
+class Handler(TabularHandler):
+    asked = 0
+
+    def handle(self, data, context):
+        # at its own address it answers, and no more once it is the default
+        self.asked += bool(data[0])
+        if data[0] and self.asked > 3:
+            raise ValueError("no more")
+        return super().handle(data, context)
 """
 HANGS = """
 import time
@@ -311,7 +337,13 @@ def test_a_handler_that_raises_at_load_is_told_in_its_own_words(serving, owls, s
 
 
 @pytest.mark.parametrize(
-    ("handler", "says"), [(DIES, "Worker died"), (REFUSES, "Prediction failed")], ids=["dies", "refuses"]
+    ("handler", "says"),
+    [
+        (DIES, "Worker died"),
+        (REFUSES, "Prediction failed"),
+        (FADES, "/predictions/owls answered 503: Prediction failed"),
+    ],
+    ids=["dies", "refuses", "fades"],
 )
 def test_a_version_that_does_not_answer_its_example_rows_is_taken_back(serving, owls, store, tmp_path, handler, says):
     with pytest.raises(DeployError, match=f"{says}.*Version 1 serves as before"):

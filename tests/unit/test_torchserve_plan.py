@@ -10,6 +10,7 @@ from longshore.serving.torchserve_handler import TabularHandler
 from longshore.torchserve import ModelServer, Version, Worker, plan_deploy
 from longshore.torchserve.logs import Logs
 from longshore.torchserve.versions import order, read_version
+from longshore.torchserve.waiting import alone
 
 READY = (Worker(id="9000", status="READY", pid=7),)
 
@@ -100,6 +101,20 @@ def test_a_version_is_read_as_torchserve_describes_it():
 def test_an_address_is_a_url_without_credentials(url):
     with pytest.raises(InvalidValue, match=r"ModelServer\.management"):
         ModelServer(management=url, inference="http://torchserve:8080")
+
+
+def test_one_deploy_of_a_model_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGSHORE_HOME", str(tmp_path))
+    server = ModelServer(management="http://t:8081", inference="http://t:8080")
+    other = ModelServer(management="http://u:8081", inference="http://u:8080")
+    with alone(server, "m", 1):
+        busy = pytest.raises(DeployError, match="m on http://t:8081 has been in the hands of another deploy")
+        with busy, alone(server, "m", 0.1):
+            pass
+        with alone(server, "n", 1), alone(other, "m", 1):
+            pass
+    with alone(server, "m", 1):
+        pass
 
 
 def test_torchserves_words_are_found_and_a_bad_token_is_no_bad_row():
