@@ -230,7 +230,8 @@ def test_the_port_of_the_service_can_change_to_one_that_is_free(models):
     done = deploy_model(models(2), replace(SERVICE, port=ports[1]))
     assert done.endpoint.url == f"http://127.0.0.1:{ports[1]}"
     assert drawn(done.endpoint.url, 5) == {2.0: 5}
-    assert refused(f"http://127.0.0.1:{ports[0]}")
+    # Nginx's workers of before go once they have answered
+    assert wait_for(lambda: refused(f"http://127.0.0.1:{ports[0]}"))
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         taken = other.getsockname()[1]
         with pytest.raises(DeployError, match=rf"port {taken} of 127\.0\.0\.1.*serves as before"):
