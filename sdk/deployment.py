@@ -211,7 +211,7 @@ def deploy_model(
     runtime = _runtime(platform, session, force=force)
     _check_bearer(platform, service, runtime)
     if platform == "torchserve":
-        _warn_of_torchserve(service, on_progress)
+        _warn_of_torchserve(service)
         access = access or _access(service, runtime)
     try:
         return deploy(
@@ -420,12 +420,11 @@ def _card(model: ModelSource) -> ModelCard:
         return read_card(fetch_directory(model.uri, Path(scratch)))
 
 
-def _warn_of_torchserve(service: Service, on_progress: Callable[[str], None]) -> None:
+def _warn_of_torchserve(service: Service) -> None:
     if service.torchserve is None or service.torchserve.instead is None:
         from longshore.targets.torchserve import WARNING
 
         _log.warning(WARNING)
-        on_progress(WARNING)
 
 
 def _access(service: Service, runtime: Runtime) -> client.Access | None:

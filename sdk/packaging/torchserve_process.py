@@ -48,7 +48,7 @@ _UNLOADED = "Failed to load model"
 
 
 class Failed(Exception):
-    """TorchServe does not serve what it should; says why."""
+    """TorchServe does not serve what it should; says why, the worker's traceback first."""
 
 
 def last_error(logs: Path) -> str | None:
@@ -114,7 +114,7 @@ class _Server:
     """The process, and what it says of itself."""
 
     def __init__(self, config: Path, properties: Mapping[str, str], folder: Path, without: Sequence[str] = ()) -> None:
-        self._logs = folder / "logs"
+        self.logs = folder / "logs"
         self._inference = properties["inference_address"]
         self._management = properties["management_address"]
         self._expected = _models(properties)
@@ -123,8 +123,8 @@ class _Server:
             **os.environ,
             "TMPDIR": str(folder / "tmp"),
             "TEMP": str(folder / "tmp"),
-            "LOG_LOCATION": str(self._logs),
-            "METRICS_LOCATION": str(self._logs),
+            "LOG_LOCATION": str(self.logs),
+            "METRICS_LOCATION": str(self.logs),
         }
         for key in without:
             # a variable would count for more than the file
@@ -141,7 +141,7 @@ class _Server:
     def check(self) -> None:
         """Raise if it has ended."""
         if (status := self.process.poll()) is not None:
-            raise Failed(f"TorchServe ended with status {status}: {self._said()}")
+            raise self._failed(f"TorchServe ended with status {status}")
 
     def await_models(self) -> None:
         """Wait until each model has a worker that has loaded it."""
@@ -153,10 +153,10 @@ class _Server:
                 self._check_registered(workers)
                 if all("READY" in states for states in workers.values()):
                     return
-            if deadline is None and worker_died(self._logs):
+            if deadline is None and worker_died(self.logs):
                 deadline = time.monotonic() + _WORDS_SECONDS
-            if deadline is not None and (_last_traceback(self._logs) or time.monotonic() > deadline):
-                raise Failed(f"TorchServe cannot load {', '.join(workers or self._expected)}: {self._said()}")
+            if deadline is not None and (_last_traceback(self.logs) or time.monotonic() > deadline):
+                raise self._failed(f"TorchServe cannot load {', '.join(workers or self._expected)}")
             time.sleep(_POLL_SECONDS)
 
     def watch(self, ready: Path | None) -> None:
@@ -176,7 +176,7 @@ class _Server:
                 well = time.monotonic()
             elif time.monotonic() - well > _PATIENCE_SECONDS:
                 state = "does not answer" if told is None else f"says {told.get('status')}"
-                raise Failed(f"TorchServe {state} for {_PATIENCE_SECONDS:g} s: {self._said()}")
+                raise self._failed(f"TorchServe {state} for {_PATIENCE_SECONDS:g} s")
             time.sleep(_WATCH_SECONDS)
 
     def stop(self) -> None:
@@ -207,12 +207,16 @@ class _Server:
 
     def _check_registered(self, workers: Mapping[str, object]) -> None:
         """What it could not read it leaves out, and starts without."""
-        left_out = [line for line in _lines(self._logs / "ts_log.log") if _UNLOADED in line]
+        left_out = [line for line in _lines(self.logs / "ts_log.log") if _UNLOADED in line]
         if left_out or not workers:
-            raise Failed(f"TorchServe has not taken {', '.join(self._expected) or 'any model'}: {self._said()}")
+            raise self._failed(f"TorchServe has not taken {', '.join(self._expected) or 'any model'}")
 
-    def _said(self) -> str:
-        return _last_traceback(self._logs) or last_warning(_lines(self._logs / "ts_log.log"))
+    def _failed(self, what: str) -> Failed:
+        """What is wrong, with why; what reads the end of it reads that."""
+        traceback = _last_traceback(self.logs)
+        if traceback is None:
+            return Failed(f"{what}: {last_warning(_lines(self.logs / 'ts_log.log'))}")
+        return Failed(f"{traceback}\n{what}: {traceback.splitlines()[-1]}")
 
 
 def _models(properties: Mapping[str, str]) -> list[str]:
@@ -295,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server.await_models()
             server.watch(options.ready_file)
         except Failed as error:
-            _told(options.words_file, str(error))
+            # what ends before it logs anything has said why on its output, which Kubernetes reads where this is empty
+            _told(options.words_file if server.logs.exists() else None, str(error))
             return 1
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -66,6 +66,11 @@ _SOURCE: Final = "/mnt/source"
 _SECRET: Final = "/mnt/tokens"  # noqa: S105 - a place
 _TOKENS: Final = "/mnt/gate-tokens"
 
+_OWN_PROTOCOLS: Final[Mapping[str | None, tuple[str, ...]]] = {
+    None: ("torchserve", "grpc-torchserve"),
+    "longshore": ("grpc-v2",),
+}
+
 _SETTINGS: Final[Mapping[str, object]] = {
     "inference_address": f"http://127.0.0.1:{_INFERENCE}",
     "management_address": f"http://127.0.0.1:{_MANAGEMENT}",
@@ -113,14 +118,19 @@ class TorchServeTarget(DeploymentTarget):
 
     def endpoint(self, release: Release, observed: Sequence[Manifest]) -> Endpoint:  # noqa: ARG002
         """The Service's name in the cluster's DNS."""
-        service, tls = release.service, _options(release.service).tls
+        service, options = release.service, _options(release.service)
+        tls = options.tls
+        protocols = ("v1", "v2", *_OWN_PROTOCOLS[options.instead])
+        if release.lane is not None:
+            # routers share out HTTP
+            protocols = tuple(name for name in protocols if not name.startswith("grpc"))
         endpoint = Endpoint(
             name=service.name,
             url=self.url(service),
             grpc_url=f"http://{service.name}.{service.namespace}.svc:{GATE_GRPC}",
             model=release.model.name,
             revision=release.revision,
-            protocols=("v1", "v2"),
+            protocols=protocols,
         )
         if tls is None:
             return endpoint

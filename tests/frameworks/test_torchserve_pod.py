@@ -16,16 +16,23 @@ import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import grpc
 import pytest
 import requests
 from harness.certificates import Authority
 from harness.nginx import find_nginx, nginx
 from harness.system import Missing, free_port
 
-from longshore.client import Access, probe
+from longshore.client import Access, Client, probe
 from longshore.errors import DeployError
-from longshore.packaging import Workers, load_model, package_torchserve, read_card, save_files, save_model
+from longshore.packaging import (
+    Workers,
+    load_model,
+    package_torchserve,
+    read_card,
+    rows_to_frame,
+    save_files,
+    save_model,
+)
 from longshore.packaging.torchserve import CONFIG_FILE, config_properties
 from longshore.spec import Endpoint, ModelSource, Release, Service, Tls, TorchServeOptions
 from longshore.targets.gate import GATE_ANNOTATION, GATE_GRPC, GATE_HTTP, GATE_METRICS
@@ -35,7 +42,6 @@ from longshore.training import train_sklearn
 
 TOKEN = "3f1c9d0e7ab24c55"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
-PREDICTIONS = "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions"
 OPTIONS = TorchServeOptions(token_secret="tokens", tls=Tls(secret="tls"))
 
 
@@ -196,9 +202,8 @@ def test_predictions_are_right_with_a_token_over_tls(running, ask, package):
         ca=(running[0].folder / "ca.crt").read_text(),
     )
     probe(endpoint, card.example, card.signature.classes, access=Access(token=TOKEN))
-    import pandas as pd
-
-    assert answer.json()["predictions"] == expected(pd.DataFrame(rows)).tolist()
+    frame = rows_to_frame(card.signature, card.example)
+    assert answer.json()["predictions"] == expected(frame, conformed=True).tolist()
 
 
 def test_a_client_with_a_wrong_token_is_told_in_the_gates_words(running):
@@ -252,32 +257,25 @@ def test_metrics_have_a_port_of_their_own(running, ask):
     assert 'ts_inference_requests_total{model_name="penguins"' in text
 
 
-def message(fields):
-    """A protobuf message of strings and bytes."""
-    return b"".join(bytes([number << 3 | 2]) + varint(len(value)) + value for number, value in fields)
-
-
-def varint(number):
-    data = bytearray()
-    while number > 127:
-        data.append(number & 127 | 128)
-        number >>= 7
-    return bytes([*data, number])
-
-
-def test_grpc_wants_the_token_too(running, package):
+@pytest.mark.parametrize("protocol", ["torchserve", "grpc-torchserve", "v1"])
+def test_every_protocol_wants_the_token(running, package, protocol):
     one, _ = running
-    credentials = grpc.ssl_channel_credentials((one.folder / "ca.crt").read_bytes())
-    body = json.dumps({"instances": [dict(read_card(Path(package.uri)).example[0])]}).encode()
-    request = message([(1, b"penguins"), (3, message([(1, b"body"), (2, body)]))])
-    with grpc.secure_channel(f"localhost:{one.ports[GATE_GRPC]}", credentials) as channel:
-        predict = channel.unary_unary(PREDICTIONS)
-        answer = predict(request, metadata=[("authorization", f"Bearer {TOKEN}")], timeout=30)
-        assert b'{"predictions":["' in answer
-        with pytest.raises(grpc.RpcError) as refused:
-            predict(request, metadata=[("authorization", "Bearer wrong")], timeout=30)
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    assert "a token is needed that is known here" in refused.value.details()
+    endpoint = replace(
+        TorchServeTarget().endpoint(one.release, []),
+        url=one.url,
+        grpc_url=f"https://localhost:{one.ports[GATE_GRPC]}",
+        headers={},
+        ca=(one.folder / "ca.crt").read_text(),
+    )
+    card = read_card(Path(package.uri))
+    expected = load_model(Path(package.uri)).predict(rows_to_frame(card.signature, card.example), conformed=True)
+    with Client(endpoint, protocol=protocol, access=Access(token=TOKEN)) as client:
+        assert client.predict(card.example) == expected.tolist()
+    with (
+        Client(endpoint, protocol=protocol, access=Access(token="another-token-0123456789")) as client,
+        pytest.raises(DeployError, match="a token is needed that is known here"),
+    ):
+        client.predict(card.example)
 
 
 def changed(package, place, entries, layout="standalone"):
@@ -335,9 +333,10 @@ def test_a_handler_that_raises_ends_the_process_with_its_traceback(package, tmp_
     one = pod(place, changed(package, tmp_path, {"handler.py": RAISES}), monkeypatch)
     with one.serving(ready=False) as process:
         assert process.wait(120) == 1
-    first, *_, last = (one.folder / "words").read_text().splitlines()
-    assert first == "TorchServe cannot load penguins, version 3: Traceback (most recent call last):"
-    assert last == "LookupError: no weights at /data/weights"
+    first, *_, error, last = (one.folder / "words").read_text().splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert error == "LookupError: no weights at /data/weights"
+    assert last == f"TorchServe cannot load penguins, version 3: {error}"
     assert not (one.folder / "tmp" / "ready").exists()
 
 
@@ -348,6 +347,16 @@ def test_an_archive_that_torchserve_does_not_take_ends_the_process(package, tmp_
     with one.serving(ready=False) as process:
         assert process.wait(120) == 1
     assert "TorchServe has not taken penguins-3.mar: " in (one.folder / "words").read_text()
+
+
+def test_without_java_its_launchers_own_words_are_the_last(package, place, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", "/none")
+    one = pod(place, package, monkeypatch)
+    with one.serving(ready=False) as process:
+        assert process.wait(60) == 1
+    assert "java not found, please make sure JAVA_HOME is set properly" in (one.folder / "log").read_text()
+    # the log's end takes its place then
+    assert not (one.folder / "words").exists()
 
 
 DIES = b"""

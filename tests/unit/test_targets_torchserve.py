@@ -137,6 +137,7 @@ def test_clients_come_by_tls_and_find_grpc_beside():
     assert endpoint.grpc_url == "https://digits.prod.svc.cluster.local:9000"
     assert endpoint.headers == {"Host": "digits.example"}
     assert endpoint.model == "digits"
+    assert endpoint.protocols == ("v1", "v2", "torchserve", "grpc-torchserve")
     other = replace(RELEASE, service=replace(SERVICE, port=8443))
     assert TorchServeTarget().endpoint(other, []).url == "https://digits.prod.svc.cluster.local:8443"
     assert "https://digits.example:8443$request_uri" in pod(other)["metadata"]["annotations"][GATE_ANNOTATION]
@@ -153,6 +154,8 @@ def test_longshores_own_server_takes_its_place():
     assert kinds(release)["Service"] == kinds()["Service"]
     assert containers(release)["gate"] == containers()["gate"]
     assert release.revision != RELEASE.revision
+    assert TorchServeTarget().endpoint(release, []).protocols == ("v1", "v2", "grpc-v2")
+    assert TorchServeTarget().endpoint(replace(RELEASE, lane="digits-1"), []).protocols == ("v1", "v2", "torchserve")
 
 
 def test_a_pod_monitor_where_it_is_asked_for():

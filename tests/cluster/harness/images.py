@@ -62,8 +62,12 @@ PEERS = {
     ),
     "mlserver": ("docker.io/seldonio/mlserver:1.7.1", []),
     "nginx": ("docker.io/nginxinc/nginx-unprivileged:1.28", []),
+    "torchserve": (longshore_image("torch"), []),
 }
-"""Images of others, from tests/cluster/images: their names, and files of KServe's module that they take."""
+"""Stand-ins for images, from tests/cluster/images: their names, and files of KServe's module that they take."""
+
+_OWN_BASE = "longshore-python"
+"""What a Dockerfile there calls longshore's image for steps."""
 
 
 class Images:
@@ -136,13 +140,18 @@ class Images:
         image, sources = PEERS[name]
         module = module_folder("kserve", "github.com/kserve/kserve")
         files = [*(Path(__file__).parents[1] / "images" / name).iterdir(), *(module / source for source in sources)]
-        content = _digest_of({path.name: path.read_bytes() for path in files})
+        parts = {path.name: path.read_bytes() for path in files}
+        base = longshore_image("python")
+        if f"FROM {_OWN_BASE}\n".encode() in parts["Dockerfile"]:
+            parts["Dockerfile"] = parts["Dockerfile"].replace(_OWN_BASE.encode(), base.encode())
+            parts["base"] = self.identity(base).encode()
+        content = _digest_of(parts)
         if not self._has(image, content):
             with tempfile.TemporaryDirectory() as context:
-                for path in files:
-                    # files of a module cannot be written to, and some of them are programs
-                    shutil.copyfile(path, Path(context) / path.name)
-                    (Path(context) / path.name).chmod(0o755)
+                for file, data in parts.items():
+                    # some of them are programs
+                    (Path(context) / file).write_bytes(data)
+                    (Path(context) / file).chmod(0o755)
                 self._bud(image, Path(context) / "Dockerfile", Path(context), content)
         return image
 

@@ -13,10 +13,10 @@ __all__ = ["Load"]
 
 _ASK = """
 import json, sys, urllib.request
-url, body = sys.argv[1], sys.argv[2].encode()
+url, body, headers = sys.argv[1], sys.argv[2].encode(), json.loads(sys.argv[3])
 while True:
     try:
-        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json", **headers})
         with urllib.request.urlopen(request, timeout=5) as reply:
             print(json.load(reply)["predictions"][0], flush=True)
     except Exception as error:
@@ -32,11 +32,19 @@ class Load:
         namespace: Its namespace.
         url: URL of the V1 predict call.
         row: The row to ask for.
+        headers: What is sent with it.
     """
 
-    def __init__(self, cluster: Cluster, namespace: str, url: str, row: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        namespace: str,
+        url: str,
+        row: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._cluster, self._namespace = cluster, namespace
-        self._command = ["python", "-c", _ASK, url, json.dumps({"instances": [row]})]
+        self._command = ["python", "-c", _ASK, url, json.dumps({"instances": [row]}), json.dumps(headers or {})]
         self.lines: list[str] = []
 
     def read(self) -> list[str]:
