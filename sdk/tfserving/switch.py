@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["OUTPUT", "Switched", "label_traffic", "reload", "smoke_test", "switch_version", "tensor_rows"]
 
 _PAUSE_SECONDS: Final = 0.1
+_SETTLE_SECONDS: Final = 0.2
 # until a server has begun what it was told, its status is of the last time
 _STALE_SECONDS: Final = 3.0
 
@@ -97,8 +98,12 @@ def reload(
             if isinstance(error, LongshoreError):
                 raise DeployError(f"{error}. {told}") from error
             raise
-        for server in servers.values():
-            server.configure(models)
+        idle = [at for at in servers if [_beside(m, before[at], labels="after") for m in models] != list(models)]
+        if idle:
+            # a request that has just been told which version a label is has still to take hold of it
+            time.sleep(_SETTLE_SECONDS)
+        for at in idle:
+            servers[at].configure(models)
 
 
 def _beside(model: ServedModel, before: Sequence[ServedModel], *, labels: str) -> ServedModel:
