@@ -63,6 +63,7 @@ PEERS = {
     "mlserver": ("docker.io/seldonio/mlserver:1.7.1", []),
     "nginx": ("docker.io/nginxinc/nginx-unprivileged:1.28", []),
     "torchserve": (longshore_image("torch"), []),
+    "tensorflow-serving": ("docker.io/tensorflow/serving:2.19.1", []),
 }
 """Stand-ins for images, from tests/cluster/images: their names, and files of KServe's module that they take."""
 
