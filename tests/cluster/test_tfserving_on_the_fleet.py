@@ -24,7 +24,8 @@ from longshore.deployment import (
 )
 from longshore.errors import DeployError, InvalidValue
 from longshore.release import deploy
-from longshore.spec import ModelSource, Release, Service, TensorFlowServingOptions, Traffic
+from longshore.spec import ModelSource, Release, Router, Service, TensorFlowServingOptions, Traffic
+from longshore.targets import target_of
 from longshore.targets.base import REVISION_LABEL, SERVICE_LABEL, Ref
 from longshore.targets.tfserving import TensorFlowServingTarget
 
@@ -177,3 +178,25 @@ def test_the_prometheus_operator_is_told(bring_up, runtime, service, fleet):
     delete_service("flowers", **place)
     for ref in TensorFlowServingTarget().objects(replace(service, tfserving=watched)):
         assert runtime.get(ref) is None
+
+
+def test_with_a_router_versions_have_pods_of_their_own_and_share_the_requests(runtime, service, fleet):
+    routed = replace(service, router=Router(kind="nginx", replicas=1))
+    target = target_of("tensorflow-serving", routed=True)
+
+    def run(model, percent):
+        release = Release(service=routed, model=model, traffic=Traffic(percent=percent))
+        return deploy(release, target=target, runtime=runtime, timeout_seconds=60, patience_seconds=3)
+
+    first = run(MODEL, 100)
+    second = run(NEWER, 10)
+    assert second.release.traffic.others == {first.release.revision: 90}
+    deployments = fleet.get(f"/apis/apps/v1/namespaces/{service.namespace}/deployments")["items"]
+    names = {one["metadata"]["name"] for one in deployments}
+    assert {first.release.revision, second.release.revision} < names
+    services = fleet.get(f"/api/v1/namespaces/{service.namespace}/services")["items"]
+    lane = next(one for one in services if one["metadata"]["name"] == f"{second.release.revision}-lane")
+    assert lane["spec"]["ports"][0]["targetPort"] == "http"
+    run(NEWER, 100)
+    deployments = fleet.get(f"/apis/apps/v1/namespaces/{service.namespace}/deployments")["items"]
+    assert first.release.revision not in {one["metadata"]["name"] for one in deployments}
