@@ -278,14 +278,15 @@ class _Attempt:
             self.ask(self.endpoint)
 
     def _register(self, place: str) -> None:
+        # also where no answer comes
+        self.registered = True
         try:
-            self.registered = True
             self.server.register(place, workers=self.plan.scale or 1, timeout_seconds=self._left())
         except Refused as refused:
+            self.registered = False
+            # somebody else may have been faster: then it is theirs
             if refused.status != 409:
                 raise
-            # somebody else was faster: it is theirs
-            self.registered = False
 
     def _await_workers(self) -> None:
         try:
@@ -294,15 +295,14 @@ class _Attempt:
             # TorchServe may miss why a worker died, but the next one says it again
             if (told := self.logs.error(wait_seconds=_WORDS_SECONDS)) is not None:
                 raise DeployError(f"{died}: {told}") from died
-            where = (
-                "" if self.logs.readable else ". Why, it has written to TorchServe's logs, model_log.log and ts_log.log"
-            )
-            raise DeployError(f"{died}{where}") from died
+            raise DeployError(f"{died}. TorchServe's logs say why: model_log.log, ts_log.log") from died
 
     def _check_content(self, info: ArchiveInfo) -> None:
-        """What is served under the version's name has to be this model."""
+        """What is served under the version's name has to be this model, if its handler can tell."""
+        if info.digest is None:
+            return
         told = self.server.about(self.plan.model, self.plan.version, timeout_seconds=self._left()).get("digest")
-        if info.digest is not None and told is not None and told != info.digest:
+        if told is not None and told != info.digest:
             raise DeployError(
                 f"version {self.plan.version} of {self.plan.model} is there with other content ({told}, this one is "
                 f"{info.digest}): versions are never overwritten, package it under a new one"

@@ -332,7 +332,7 @@ def test_a_handler_that_raises_at_load_is_told_in_its_own_words(serving, owls, s
     assert raised.value.restored == "1"
     assert not (store / "owls-8.mar").exists()
     # without the logs it is said where to look
-    with pytest.raises(DeployError, match=r"Why, it has written to TorchServe's logs, model_log\.log"):
+    with pytest.raises(DeployError, match=r"TorchServe's logs say why: model_log\.log"):
         deploy_version(bad, serving, store=str(store))
 
 
