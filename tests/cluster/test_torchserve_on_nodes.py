@@ -14,7 +14,7 @@ from harness.torchserve import make_package
 from longshore.client import Access
 from longshore.deployment import deploy_model, predict
 from longshore.errors import DeployError
-from longshore.spec import Resources, Service, Tls, TorchServeOptions
+from longshore.spec import KServeOptions, Resources, Service, Tls, TorchServeOptions
 from longshore.storage import copy_tree
 from longshore.targets.base import SERVICE_LABEL
 
@@ -147,3 +147,20 @@ def test_a_package_that_was_tampered_with_is_not_loaded(real_cluster, service, p
     assert "container setup crashes again and again" in str(failure.value)
     assert "does not have the recorded content" in str(failure.value)
     eventually(lambda: not pods(real_cluster, service), "the end of the pods")
+
+
+def test_kserves_runtime_serves_a_package_in_longshores_image(kserve_place, packages, session):
+    options = KServeOptions(storage_secret="kserve-bucket")
+    resources = Resources(cpu="200m", memory="1Gi")
+    service = Service(name="penguins", namespace=kserve_place, resources=resources, kserve=options)
+
+    def deploy(model):
+        times = {"timeout_seconds": 150, "patience_seconds": 3}
+        return deploy_model(model, service, platform="kserve", session=session, **times)
+
+    done = deploy(packages[1])
+    for protocol in ("v1", "v2"):
+        assert predict(done.endpoint, [ROW, ROW], protocol=protocol, session=session) == [1.0, 1.0]
+    with pytest.raises(DeployError, match="TorchServe cannot load penguins, version 3: LookupError: no weights"):
+        deploy(packages["broken"])
+    assert predict(done.endpoint, [ROW], session=session) == [1.0]
