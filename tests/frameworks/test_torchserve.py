@@ -69,7 +69,7 @@ def store(process):
 
 
 @pytest.fixture
-def server(process, home):
+def server(process, home, store):
     """It, without models of other tests."""
     one = ModelServer.connect(
         process.management,
@@ -82,6 +82,8 @@ def server(process, home):
     for model in one.models().keys() - {"owls"}:
         for version in sorted(one.versions(model), key=lambda version: version.default):
             one.unregister(model, version.version)
+    for archive in store.glob("penguins-*.mar"):
+        archive.unlink()
 
 
 def default_of(server, model="penguins"):
