@@ -1,4 +1,6 @@
-"""The platform ``tensorflow-serving`` in real pods: the loader, the watcher, probes and what is told of a failure.
+"""The platform ``tensorflow-serving`` in real pods: loader, watcher, probes, and what is told of a failure.
+
+And the same server under KServe.
 
 In the server's image is a stand-in, since no registry here has its binary; the rules by which it starts and ends are
 the real one's. Pods are admitted only where they keep to the profile ``restricted``.
@@ -14,9 +16,10 @@ from longshore.cluster import ClusterRuntime
 from longshore.errors import DeployError
 from longshore.packaging.model import directory_digest
 from longshore.release import deploy
-from longshore.spec import ModelSource, Release, Resources, Service, Traffic
+from longshore.spec import KServeOptions, ModelSource, Release, Resources, Service, Traffic
 from longshore.storage import copy_tree
-from longshore.targets.tfserving import TensorFlowServingTarget
+from longshore.targets.kserve import KServeTarget
+from longshore.targets.tfserving import SERVER_IMAGE, TensorFlowServingTarget
 from longshore.tfserving import smoke_test
 
 
@@ -83,3 +86,19 @@ def test_what_does_not_come_up_is_told_in_the_words_of_who_knows(stored, service
         bring_up(replace(stored(4), digest=good.digest), percent=0)
     assert no.value.restored == first.release.revision
     assert answer(first.endpoint, {"x": 10.0}) == 11
+
+
+def test_kserve_fetches_the_one_version_to_where_the_server_looks(kserve_place, service, session, stored, answer):
+    options = KServeOptions(storage_secret="kserve-bucket")
+    service = replace(service, namespace=kserve_place, secrets=(), image=SERVER_IMAGE, kserve=options)
+
+    def run(model):
+        release = Release(service=service, model=model)
+        given = {"probe": smoke_test(None), "timeout_seconds": 120, "patience_seconds": 3}
+        return deploy(release, target=KServeTarget(), runtime=ClusterRuntime(session), **given)
+
+    first = run(stored(3))
+    assert answer(first.endpoint, {"x": 10.0}) == 13
+    # the folder of both has a newer one
+    second = run(stored(2))
+    assert answer(second.endpoint, {"x": 10.0}) == 12
