@@ -93,7 +93,8 @@ def deploy_torchserve(
         storage_secret: With ``kserve-triton``, the Secret with those credentials, annotated as KServe wants it.
         service_account: Kubernetes service account of the pods.
         image: Container image with TorchServe; by default longshore's, for packages that longshore made.
-        setup_image: Image with longshore that brings the package into the pod; by default longshore's.
+        setup_image: Image with longshore that brings the package into the pod, and answers with
+            ``instead="longshore"``; by default longshore's.
         gate_image: Image of the Nginx in front of TorchServe; by default the official one that needs no root.
         labels: Added to every object.
         annotations: Added to every object.

@@ -21,10 +21,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,7 +34,7 @@ from typing import Any
 __all__ = ["last_error", "last_warning", "main", "read_properties", "traceback_in", "worker_died"]
 
 _POLL_SECONDS = 0.5
-_WATCH_SECONDS = 5.0
+_WATCH_SECONDS = 2.0
 _PATIENCE_SECONDS = 60.0
 _WORDS_SECONDS = 60.0
 """It stops reading what a worker says as soon as that has died, and may miss why: the next one says it again."""
@@ -115,7 +117,6 @@ class _Server:
 
     def __init__(self, config: Path, properties: Mapping[str, str], folder: Path, without: Sequence[str] = ()) -> None:
         self.logs = folder / "logs"
-        self._inference = properties["inference_address"]
         self._management = properties["management_address"]
         self._expected = _models(properties)
         (folder / "tmp").mkdir(exist_ok=True)
@@ -159,24 +160,25 @@ class _Server:
                 raise self._failed(f"TorchServe cannot load {', '.join(workers or self._expected)}")
             time.sleep(_POLL_SECONDS)
 
-    def watch(self, ready: Path | None) -> None:
-        """Return never; raise once it has not been healthy for a while.
+    def watch(self, tell: Callable[[bool], None]) -> None:
+        """Return never; raise once a model has had no worker for a while.
+
+        TorchServe's own word is not taken for it: for five minutes it calls itself healthy without any worker.
 
         Args:
-            ready: A file that is there as long as it is healthy.
+            tell: Is told whether all models answer, again and again.
         """
         well = time.monotonic()
         while True:
             self.check()
-            told = _get(f"{self._inference}/ping")
-            healthy = told is not None and told.get("status") in ("Healthy", "Partial Healthy")
-            if ready is not None:
-                ready.touch() if healthy else ready.unlink(missing_ok=True)
-            if healthy:
+            workers = self._workers()
+            missing = [name for name, states in (workers or {}).items() if "READY" not in states]
+            tell(bool(workers) and not missing)
+            if workers and not missing:
                 well = time.monotonic()
             elif time.monotonic() - well > _PATIENCE_SECONDS:
-                state = "does not answer" if told is None else f"says {told.get('status')}"
-                raise self._failed(f"TorchServe {state} for {_PATIENCE_SECONDS:g} s")
+                what = f"has no worker for {', '.join(missing)}" if missing else "does not answer"
+                raise self._failed(f"TorchServe {what} since {_PATIENCE_SECONDS:g} s")
             time.sleep(_WATCH_SECONDS)
 
     def stop(self) -> None:
@@ -217,6 +219,35 @@ class _Server:
         if traceback is None:
             return Failed(f"{what}: {last_warning(_lines(self.logs / 'ts_log.log'))}")
         return Failed(f"{traceback}\n{what}: {traceback.splitlines()[-1]}")
+
+
+class _State:
+    """Whether all models answer, for whoever asks."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._ready = False
+
+    def tell(self, ready: bool) -> None:
+        self._ready = ready
+        if self._file is not None:
+            self._file.touch() if ready else self._file.unlink(missing_ok=True)
+
+    def answer(self, port: int) -> None:
+        """Answer on a port of loopback, as long as the process lives."""
+        state = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if state._ready else 503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """It is asked every second."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 def _models(properties: Mapping[str, str]) -> list[str]:
@@ -280,15 +311,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a property; none without VALUE"
     )
     parser.add_argument("--ready-file", type=Path, help="is there once all models answer, as long as they do")
+    parser.add_argument("--health-port", type=int, help="on loopback, 200 is answered there as long as they do")
     parser.add_argument("--words-file", help="is written with the reason of a failure")
     # what KServe's runtime tells TorchServe itself goes for this one
     options, _ = parser.parse_known_args(arguments)
     signal.signal(signal.SIGTERM, _ended)
     with tempfile.TemporaryDirectory(prefix="torchserve-") as scratch:
         folder = Path(scratch)
-        if options.ready_file is not None:
-            # of one that was killed
-            options.ready_file.unlink(missing_ok=True)
+        state = _State(options.ready_file)
+        # a file may be there of one that was killed
+        state.tell(False)
+        if options.health_port is not None:
+            state.answer(options.health_port)
         try:
             config, properties = _written(options.ts_config, options.set, folder)
             server = _Server(config, properties, folder, [_key(change) for change in options.set])
@@ -297,15 +331,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         try:
             server.await_models()
-            server.watch(options.ready_file)
+            server.watch(state.tell)
         except Failed as error:
             # what ends before it logs anything has said why on its output, which Kubernetes reads where this is empty
             _told(options.words_file if server.logs.exists() else None, str(error))
             return 1
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            if options.ready_file is not None:
-                options.ready_file.unlink(missing_ok=True)
+            state.tell(False)
             server.stop()
     return 0
 

@@ -31,7 +31,8 @@ class TorchServeOptions:
         instead: What answers in TorchServe's place, from the same package, at the same address and to the same tokens:
             ``longshore``, which is longshore's own server; None is TorchServe.
         pod_monitor: Whether Prometheus' operator is told to collect the metrics; it needs the kind PodMonitor.
-        setup_image: Image with longshore that brings the package into the pod; None is longshore's own.
+        setup_image: Image with longshore that brings the package into the pod, and answers in TorchServe's place if
+            it is to; None is longshore's own.
         gate_image: Image of the Nginx that is the gate; None is the official one that needs no root.
     """
 

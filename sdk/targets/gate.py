@@ -85,7 +85,7 @@ http {{
         location @unknown {{ return 404 '{{"error":"there is no such path"}}'; }}
         location @too_large {{ return 413 '{{"error":"the body is larger than {body_limit}: send fewer rows"}}'; }}
         location @away {{ return 502 '{{"error":"the server does not answer: come again"}}'; }}
-        location = /-/gate/health {{ internal; proxy_pass http://server{health}; proxy_pass_request_body off;
+        location = /-/gate/health {{ internal; proxy_pass http://{health}; proxy_pass_request_body off;
             proxy_set_header Content-Length ""; }}
         location ~ ^({ready}|/v2/health/ready)$ {{
             error_page 500 502 504 = @away;
@@ -144,7 +144,7 @@ class Behind:
         http: Host and port where it answers.
         grpc: Where it speaks gRPC.
         metrics: Where ``/metrics`` is.
-        health: Path that answers 200 as long as it is well.
+        health: Host, port and path where 200 is answered as long as it is well.
         paths: First segments of the paths that are for clients, as alternatives of a regular expression.
     """
 

@@ -58,7 +58,7 @@ _IMAGE: Final = "torch"
 _TLS_PORT: Final = 443
 _DRAIN_SECONDS: Final = 20
 _STOP_SECONDS: Final = 22
-_INFERENCE, _MANAGEMENT, _METRICS, _GRPC, _GRPC_MANAGEMENT = 8085, 8086, 8083, 7070, 7071
+_INFERENCE, _MANAGEMENT, _METRICS, _HEALTH, _GRPC, _GRPC_MANAGEMENT = 8085, 8086, 8083, 8084, 7070, 7071
 _MODELS: Final = "/mnt/models"
 _PACKAGE: Final = f"{_MODELS}/package"
 _READY: Final = "/tmp/ready"  # noqa: S108 - the pod's own
@@ -248,13 +248,13 @@ def _options(service: Service) -> TorchServeOptions:
 
 
 def _behind(options: TorchServeOptions) -> Behind:
-    metrics = _METRICS if options.instead is None else _INFERENCE
+    own = options.instead is None
     return Behind(
         http=f"127.0.0.1:{_INFERENCE}",
         grpc=f"127.0.0.1:{_GRPC}",
-        metrics=f"127.0.0.1:{metrics}",
-        health="/ping" if options.instead is None else "/v2/health/ready",
-        paths="predictions|explanations|ping|v1|v2" if options.instead is None else "v1|v2",
+        metrics=f"127.0.0.1:{_METRICS if own else _INFERENCE}",
+        health=f"127.0.0.1:{_HEALTH}/" if own else f"127.0.0.1:{_INFERENCE}/v2/health/ready",
+        paths="predictions|explanations|ping|v1|v2" if own else "v1|v2",
     )
 
 
@@ -295,13 +295,16 @@ def _setup(release: Release, options: TorchServeOptions) -> tuple[list[Manifest]
 
 def _server(release: Release, options: TorchServeOptions) -> Manifest:
     service, model = release.service, release.model
+    image = service.image
     if options.instead is None:
         command = ["python", f"{_MODELS}/torchserve_process.py"]
         arguments = [f"--ts-config={_PACKAGE}/config/config.properties"]
-        arguments += server_arguments(ready=_READY, words="/dev/termination-log")
+        arguments += [f"--health-port={_HEALTH}", *server_arguments(ready=_READY, words="/dev/termination-log")]
         started: Manifest = {"exec": {"command": ["test", "-e", _READY]}}
         alive: Manifest = {}
     else:
+        # one with TorchServe need not have longshore
+        image = options.setup_image
         command = ["python", "-m", "longshore.serving"]
         given = {
             "--model": _PACKAGE,
@@ -321,7 +324,7 @@ def _server(release: Release, options: TorchServeOptions) -> Manifest:
         alive = {"livenessProbe": {**started, "periodSeconds": 30, "failureThreshold": 3}}
     return {
         "name": "server",
-        "image": service.image or image_name(_IMAGE),
+        "image": image or image_name(_IMAGE),
         "command": command,
         "args": arguments,
         **environment(service.env, service.secrets),

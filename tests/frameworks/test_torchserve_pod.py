@@ -156,7 +156,7 @@ def pod(folder, package, monkeypatch, **changes):
     monkeypatch.setenv("PACKAGE", package.uri)
     service = Service(name="penguins", torchserve=replace(OPTIONS, **changes))
     release = Release(service=service, model=replace(package, uri="s3://bucket/penguins"))
-    ports = {number: free_port() for number in (GATE_HTTP, GATE_GRPC, GATE_METRICS, 8083, 8085, 8086, 7070, 7071)}
+    ports = {number: free_port() for number in (GATE_HTTP, GATE_GRPC, GATE_METRICS, 8083, 8084, 8085, 8086, 7070, 7071)}
     return Pod(folder, release, ports)
 
 
@@ -246,7 +246,7 @@ def test_torchserve_itself_listens_on_loopback_only(running):
                 address, port = local.split(":")
                 listening.add((address, int(port, 16)))
     ours = {number: address for address, number in listening if number in one.ports.values()}
-    assert {one.ports[number] for number in (8083, 8085, 8086, 7070, 7071)} <= set(ours)
+    assert {one.ports[number] for number in (8083, 8084, 8085, 8086, 7070, 7071)} <= set(ours)
     loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
     assert set(ours.values()) <= loopback
 

@@ -148,6 +148,9 @@ def test_longshores_own_server_takes_its_place():
     server = containers(release)["server"]
     assert server["command"] == ["python", "-m", "longshore.serving"]
     assert "--model=/mnt/models/package" in server["args"]
+    # an image of TorchServe's is none of longshore's
+    theirs = replace(release, service=replace(release.service, image="pytorch/torchserve:1"))
+    assert containers(theirs)["server"]["image"] == containers(theirs)["setup"]["image"] == image_name("torch")
     assert "--host=127.0.0.1" in server["args"]
     assert f"--digest={MODEL.digest}" in server["args"]
     # the same address, tokens and certificate
