@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from longshore.spec import Tls
-from longshore.targets.nginx import NGINX_IMAGE
+from longshore.targets.nginx import (
+    CERTIFICATES,
+    NGINX_IMAGE,
+    NGINX_TLS,
+    certificate_map,
+    certificate_mount,
+    certificate_volume,
+    https_redirect,
+)
 from longshore.targets.pods import LINGER_SECONDS, container_security
 
 __all__ = [
@@ -38,7 +46,6 @@ GATE_READY: Final = "/-/gate/ready"
 
 _DIRECTORY: Final = "/etc/longshore-gate"
 _TOKENS: Final = "/etc/longshore-tokens"
-_CERTIFICATE: Final = "/etc/longshore-tls"
 _BODY_LIMIT: Final = "32m"
 # the server has a time limit of its own, and says so
 _TIMEOUT_SECONDS: Final = 3600
@@ -123,18 +130,6 @@ http {{
 }}
 """
 
-# with a variable in its path, a certificate is read with each handshake: one that is renewed counts at once
-_TLS: Final = """\
-    map "" $gate_certificates {{ default "{certificates}"; }}
-    ssl_certificate $gate_certificates/tls.crt;
-    ssl_certificate_key $gate_certificates/tls.key;
-    ssl_protocols TLSv1.2 TLSv1.3;
-    ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;
-    ssl_session_cache shared:sessions:2m;
-    ssl_session_tickets off;
-"""
-_REDIRECT: Final = "        error_page 497 =308 https://{host}{port}$request_uri;\n"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Behind:
@@ -166,7 +161,7 @@ def gate_configuration(
     ports: tuple[int, int, int] = (GATE_HTTP, GATE_GRPC, GATE_METRICS),
     place: str = "/tmp",  # noqa: S108 - the pod's own
     tokens: str = _TOKENS,
-    certificates: str = _CERTIFICATE,
+    certificates: str = CERTIFICATES,
     user: str | None = None,
 ) -> str:
     """Nginx's configuration.
@@ -184,16 +179,13 @@ def gate_configuration(
         certificates: Directory of the certificate ``tls.crt`` and its key ``tls.key``.
         user: Who its workers are, where it is started as root.
     """
-    redirect = ""
-    if tls is not None:
-        redirect = _REDIRECT.format(host=tls.host or "$host", port="" if port in (None, 443) else f":{port}")
     return _WHOLE.format(
         body_limit=_BODY_LIMIT,
         token_words="a token is needed that is known here",  # noqa: S106
         timeout=_TIMEOUT_SECONDS,
         tokens=f"default 0; include {tokens}/tokens.conf;" if asks_tokens else "default 1;",
-        tls="" if tls is None else _TLS.format(certificates=certificates),
-        redirect=redirect,
+        tls="" if tls is None else f"    {certificate_map(certificates)}\n{NGINX_TLS}",
+        redirect="" if tls is None else https_redirect(tls, port),
         ssl="" if tls is None else " ssl",
         listen_http=f"{listen}{ports[0]}",
         listen_grpc=f"{listen}{ports[1]}",
@@ -225,7 +217,7 @@ def gate_container(*, image: str | None, asks_tokens: bool, tls: Tls | None) -> 
     if asks_tokens:
         mounts.append({"name": "gate-tokens", "mountPath": _TOKENS, "readOnly": True})
     if tls is not None:
-        mounts.append({"name": "certificate", "mountPath": _CERTIFICATE, "readOnly": True})
+        mounts.append(certificate_mount())
     ready = {"path": GATE_READY, "port": "http", **({} if tls is None else {"scheme": "HTTPS"})}
     return {
         "name": "gate",
@@ -257,7 +249,5 @@ def gate_volumes(*, asks_tokens: bool, tls: Tls | None) -> list[dict[str, Any]]:
     if asks_tokens:
         volumes.append({"name": "gate-tokens", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}})
     if tls is not None:
-        items = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
-        secret = {"secretName": tls.secret, "defaultMode": 0o440, "items": items}
-        volumes.append({"name": "certificate", "secret": secret})
+        volumes.append(certificate_volume(tls.secret))
     return volumes

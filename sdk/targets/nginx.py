@@ -19,10 +19,16 @@ from longshore.targets.pods import LINGER_SECONDS, container_security, pod_secur
 from longshore.targets.workload import deployment_health
 
 __all__ = [
+    "CERTIFICATES",
     "NGINX_IMAGE",
     "NGINX_PORT",
     "NGINX_READY",
+    "NGINX_TLS",
     "ROUTE_LABEL",
+    "certificate_map",
+    "certificate_mount",
+    "certificate_volume",
+    "https_redirect",
     "nginx_configuration",
     "nginx_deployment",
     "nginx_health",
@@ -46,7 +52,7 @@ _SETTING_LABEL: Final = "longshore.dev/route-setting"
 _CONFIGURATION: Final = "longshore.dev/nginx.conf"
 _DIRECTORY: Final = "/etc/longshore"
 _MIRROR: Final = "/-/nginx/mirror"
-_CERTIFICATE: Final = "/etc/longshore-tls"
+CERTIFICATES: Final = "/etc/longshore-tls"
 _PLAIN: Final = Router(kind="nginx")
 # the model server's own limit
 _BODY_LIMIT: Final = "32m"
@@ -117,16 +123,15 @@ _COPY: Final = """\
         }}"""
 
 
-# with a variable in its path, a certificate is read with each handshake: one that is renewed counts at once
-_TLS: Final = """\
+NGINX_TLS: Final = """\
         ssl_certificate $certificates/tls.crt;
         ssl_certificate_key $certificates/tls.key;
         ssl_protocols TLSv1.2 TLSv1.3;
         ssl_ciphers ECDHE+AESGCM:ECDHE+CHACHA20;
         ssl_session_cache shared:sessions:2m;
         ssl_session_tickets off;
-        error_page 497 =308 https://{host}{port}$request_uri;
 """
+"""How TLS is spoken, with the certificate of :func:`certificate_map`."""
 
 _LOG: Final = """\
     map $status $logged_status { "~^[1-9]" $status; default null; }
@@ -149,7 +154,7 @@ def nginx_configuration(
     listen: str = str(NGINX_PORT),
     port: int | None = None,
     place: str = "/tmp",  # noqa: S108 - the pod's own
-    certificates: str = _CERTIFICATE,
+    certificates: str = CERTIFICATES,
     user: str | None = None,
     keeps_idle: bool = False,
 ) -> str:
@@ -186,7 +191,7 @@ def nginx_configuration(
         # as many again at once, which is what clients do that ask once a second
         more += f"            limit_req zone=clients burst={rate} nodelay;\n"
     if router.tls is not None:
-        parts.append(f'map "" $certificates {{ default "{certificates}"; }}')
+        parts.append(certificate_map(certificates))
     locations = []
     if mirror is not None:
         revision, percent = mirror
@@ -200,7 +205,7 @@ def nginx_configuration(
         timeout_seconds=router.timeout_seconds,
         client=_client(router.client),
         listen=listen if router.tls is None else f"{listen} ssl",
-        tls="" if router.tls is None else _tls(router.tls, port),
+        tls="" if router.tls is None else NGINX_TLS + https_redirect(router.tls, port),
         log=_LOG if router.access_log else "    access_log off;\n",
         place=place,
         user="" if user is None else f"user {user};\n",
@@ -211,8 +216,24 @@ def nginx_configuration(
     )
 
 
-def _tls(tls: Tls, port: int | None) -> str:
-    return _TLS.format(host=tls.host or "$host", port="" if port in (None, 443) else f":{port}")
+def certificate_map(directory: str) -> str:
+    """Where the certificate is: with a variable in its path it is read with each handshake, so a renewed one counts.
+
+    Args:
+        directory: Directory of the certificate ``tls.crt`` and its key ``tls.key``.
+    """
+    return f'map "" $certificates {{ default "{directory}"; }}'
+
+
+def https_redirect(tls: Tls, port: int | None) -> str:
+    """Sends who comes by HTTP to HTTPS.
+
+    Args:
+        tls: The certificate.
+        port: Port that clients of HTTPS use; None is 443.
+    """
+    host, where = tls.host or "$host", "" if port in (None, 443) else f":{port}"
+    return f"        error_page 497 =308 https://{host}{where}$request_uri;\n"
 
 
 def _upstream(revision: str, hosts: Sequence[str]) -> str:
@@ -334,7 +355,15 @@ def _certificate(router: Router) -> tuple[list[Manifest], list[Manifest]]:
         return [], []
     if router.tls.secret is None:
         raise InvalidValue("Tls.cert_file", router.tls.cert_file, "on Kubernetes the certificate is in a Secret")
+    return [certificate_mount()], [certificate_volume(router.tls.secret)]
+
+
+def certificate_mount() -> Manifest:
+    """Where the certificate of :func:`certificate_volume` is in a container."""
+    return {"name": "certificate", "mountPath": CERTIFICATES, "readOnly": True}
+
+
+def certificate_volume(secret: str | None) -> Manifest:
+    """The certificate and its key, and nothing else that is in the Secret."""
     items = [{"key": name, "path": name} for name in ("tls.crt", "tls.key")]
-    secret = {"secretName": router.tls.secret, "defaultMode": 0o440, "items": items}
-    mount = {"name": "certificate", "mountPath": _CERTIFICATE, "readOnly": True}
-    return [mount], [{"name": "certificate", "secret": secret}]
+    return {"name": "certificate", "secret": {"secretName": secret, "defaultMode": 0o440, "items": items}}

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -315,18 +314,14 @@ class _Attempt:
         """Unregister what is not to stay; what cannot be is told, and takes nothing down."""
         gone = []
         for version in self.plan.retire:
-            with self._only_told(f"version {version} of {self.plan.model} stays registered"):
+            try:
                 this = self.server.describe(self.plan.model, version)
                 unregister_drained(self.server, this, deadline, self.on_progress)
+            except LongshoreError as error:
+                self.on_progress(f"version {version} of {self.plan.model} stays registered: {error}")
+            else:
                 gone.append(version)
         return tuple(gone)
-
-    @contextmanager
-    def _only_told(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except LongshoreError as error:
-            self.on_progress(f"{what}: {error}")
 
     def give_up(self, error: BaseException) -> DeployError | None:
         """Undo what was done; what to tell, None if the error itself says all."""
