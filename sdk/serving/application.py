@@ -167,6 +167,7 @@ class Application:
         draining: Set to True, readiness is refused and each connection closed with its next answer; predictions go on
             being answered.
         reload: Loads the versions anew, if they can be; takes its time, and says whether it went well.
+        make_way: Called before a model is asked that takes its time, for whoever lets other requests in meanwhile.
     """
 
     def __init__(
@@ -184,6 +185,7 @@ class Application:
         self.metrics: Metrics = models.default.metrics
         self.draining = False
         self.reload: Callable[[], bool] | None = None
+        self.make_way: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Finish what is written beside the answers; no request is to come any more."""
@@ -221,6 +223,8 @@ class Application:
                 if len(request.body) > self.body_limit:
                     raise exchange.too_large()
                 call = exchange.read(request.body)
+                if self.make_way is not None and exchange.predictor.slow:
+                    self.make_way()
                 answer = exchange.predicted(call, exchange.predictor.answer(call.ask, seconds=self.seconds))
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
             answer = exchange.refused(error)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from longshore.packaging import (
 from longshore.serving.capture import Capture
 from longshore.serving.drift import BinCounter
 from longshore.serving.metrics import Metrics
+from longshore.serving.together import Together
 
 __all__ = ["BATCH_ROWS", "Ask", "Prediction", "Predictor", "Row", "Tensor"]
 
@@ -122,12 +121,6 @@ class Tensor:
         return {name: self.values[index::width] for index, name in enumerate(names)}
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    ask: Ask
-    outcome: Prediction | Exception | None = None
-
-
 class Predictor:
     """One model under one name.
 
@@ -167,8 +160,8 @@ class Predictor:
     ) -> None:
         self._model = model
         self._turn = threading.Lock()
-        self._waiting: deque[_Job] = deque()
         self.batch_rows = batch_rows
+        self._together = Together[Ask, Prediction](self._answer, self._turn, batch_rows)
         self.name, self.digest, self.version, self.revision = name, digest, version, revision
         self._reader: MatrixReader | None = None
         self.capture = capture
@@ -274,23 +267,7 @@ class Predictor:
         Raises:
             TimeoutError: If they have taken longer.
         """
-        job = _Job(ask)
-        self._waiting.append(job)
-        if not self._turn.acquire(timeout=seconds):
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(job)
-                raise TimeoutError
-            # whoever has the turn is at it
-            self._turn.acquire()
-        try:
-            # whoever had the turn before may have answered this one as well
-            while job.outcome is None:
-                self._answer_waiting()
-        finally:
-            self._turn.release()
-        if isinstance(job.outcome, Exception):
-            raise job.outcome
-        return job.outcome
+        return self._together.ask(ask, seconds)
 
     def answer_all(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         """Predict the rows of several requests together: a prediction or the error of each, in their order."""
@@ -312,15 +289,10 @@ class Predictor:
         """Whether the model is being asked right now."""
         return self._turn.locked()
 
-    def _answer_waiting(self) -> None:
-        """Answer what has waited longest, as much of it as goes together."""
-        jobs = [self._waiting.popleft()]
-        rows = len(jobs[0].ask)
-        while self._waiting and rows + len(self._waiting[0].ask) <= self.batch_rows:
-            jobs.append(self._waiting.popleft())
-            rows += len(jobs[-1].ask)
-        for job, outcome in zip(jobs, self._answer([job.ask for job in jobs]), strict=True):
-            job.outcome = outcome
+    @property
+    def slow(self) -> bool:
+        """Whether a call of the model has lasted so long lately that several requests are better predicted together."""
+        return self._together.slow
 
     def _answer(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         """A prediction or an error for each; what is wrong with one is no other's business."""
@@ -334,12 +306,12 @@ class Predictor:
     def _outcomes(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         if len(asks) > 1:
             try:
-                return self._together(asks)
+                return self._joint(asks)
             except Exception:  # noqa: BLE001 - the one whose fault it is will be told below
                 _log.debug("%d requests cannot be predicted together", len(asks), exc_info=True)
         return [self._alone(ask) for ask in asks]
 
-    def _together(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
+    def _joint(self, asks: Sequence[Ask]) -> list[Prediction | Exception]:
         probabilities = any(ask.probabilities for ask in asks)
         if probabilities and not self.gives_probabilities:
             raise InputError("one of them cannot be answered")

@@ -4,8 +4,14 @@ Gunicorn's own worker reads requests and writes answers in its threads, so that 
 threads keep all others waiting. Here the worker's loop does both: a thread gets a request once it is all there, and
 leaves what the client does not take at once to the loop.
 
-A thread stays with its connection for a moment, as long as nothing waits for a thread: to hand a connection back to the
-loop that looks for requests, and get it from there again, takes twice as long as the request itself.
+The loop and the threads take turns, as Python lets one of them run at a time (see :mod:`longshore.serving.threads`).
+While requests are ready, the loop looks for no others: it is told when the threads have done all of them, takes all of
+their connections back at once, reads what has come meanwhile, and only then calls a thread. It looks anyway for whoever
+connects, and every few milliseconds for whether the threads that are at work wait for something. The poller watches a
+connection all the time, and is told otherwise only if something comes on one that a thread has.
+
+A thread stays with its connection for a moment if its request was all there was to do: to hand a connection back to
+the loop, and get it from there again, takes about as long as the request itself.
 
 A connection is idle (Gunicorn's ``keepalived_conns``), in a thread, or waits for its client, in one of three ways:
 it sends a request, takes an answer, or has been told that the connection ends and is to close it.
@@ -15,17 +21,17 @@ from __future__ import annotations
 
 import errno
 import functools
-import queue
 import select
 import selectors
 import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from gunicorn.http.wsgi import create
 from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from longshore.serving.control import Answer, Request, serve_control
@@ -33,6 +39,8 @@ from longshore.serving.incoming import Incoming
 from longshore.serving.outbox import Outbox
 from longshore.serving.patience import abort, refusal, too_slow
 from longshore.serving.process import leave
+from longshore.serving.threads import BLOCKED_SECONDS, Threads
+from longshore.serving.wsgi_response import WsgiResponse
 
 __all__ = ["WsgiWorker"]
 
@@ -45,54 +53,6 @@ _CLOSING_SECONDS: Final = 2.0
 _SENDS, _TAKES, _CLOSES = "sends a request", "takes an answer", "closes"
 
 
-class _Threads:
-    """Threads that do what they are given, and tell nobody; a pool of Python's makes a future of each work.
-
-    Args:
-        count: How many.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._count = count
-
-    def start(self) -> None:
-        """Begin."""
-        for _ in range(self._count):
-            threading.Thread(target=self._run, name="request").start()
-
-    def submit(self, work: Callable[[], None]) -> None:
-        """Have it done."""
-        self._work.put(work)
-
-    @property
-    def waited_for(self) -> bool:
-        """Whether there is more to do than there are threads."""
-        return not self._work.empty()
-
-    def shutdown(self, *, wait: bool = False) -> None:  # noqa: ARG002 - it is not waited for
-        """Have them end once all is done."""
-        for _ in range(self._count):
-            self._work.put(None)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """How a connection's request went, as Gunicorn asks for it."""
-
-    kept: Any
-
-    def result(self) -> Any:
-        return self.kept
-
-    def cancelled(self) -> bool:
-        return False
-
-
 class WsgiWorker(ThreadWorker):
     """See above."""
 
@@ -103,12 +63,19 @@ class WsgiWorker(ThreadWorker):
         # by connection: in what way it waits for its client, and until when
         self._waiting: dict[TConn, tuple[str, float]] = {}
         self._looked = 0.0
+        # connections, and whether another request may come on each; the loop is told of them once
+        self._answered_by_now: deque[tuple[TConn, Any]] = deque()
+        self._told, self._staying = False, threading.Lock()
+        # what the loop does not put off: whoever connects, and what it is told
+        self._news = select.poll()
 
     def run(self) -> None:
         serve_control(self.app.control(self.age), self._control)
         application = self.app.application
         if application.reload is not None:
             signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=application.reload).start())
+        application.make_way = self.tpool.make_way
+        self._news.register(self.method_queue.fileno(), select.POLLIN)
         self.tpool.start()
         try:
             super().run()
@@ -118,20 +85,57 @@ class WsgiWorker(ThreadWorker):
 
     # threads
 
-    def get_thread_pool(self) -> _Threads:
-        # one of them is there for another connection
-        self._staying = threading.Semaphore(self.cfg.threads - 1)
-        return _Threads(self.cfg.threads)
+    def get_thread_pool(self) -> Threads:
+        return Threads(self.cfg.threads, self._tell)
 
     def enqueue_req(self, conn: TConn) -> None:
         self.tpool.submit(functools.partial(self._answer, conn))
+
+    def wait_for_and_dispatch_events(self, timeout: float) -> None:
+        if self.tpool.waited_for:
+            # what comes meanwhile would wait as well, and whoever is told of each keeps the threads from their work
+            self._news.poll(BLOCKED_SECONDS * 1000)
+        self._take_back()
+        super().wait_for_and_dispatch_events(0 if self.tpool.waited_for else timeout)
+        self.tpool.provide()
 
     def _answer(self, conn: TConn) -> None:
         """Called in a thread."""
         kept = self.handle(conn)
         while kept is True and self._goes_on(conn):
             kept = self.handle(conn)
-        self.method_queue.defer(self.finish_request, conn, _Finished(kept))
+        self._answered_by_now.append((conn, kept))
+
+    def _tell(self) -> None:
+        """Called in a thread: have the loop take back what was answered."""
+        if self._answered_by_now and not self._told:
+            self._told = True
+            self.method_queue.defer(self._take_back)
+
+    def handle_request(self, req: Any, conn: TConn) -> bool:
+        """Called in a thread. Gunicorn's own logs and counts each request as well, which the application does."""
+        response, environ = create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=WsgiResponse)
+        environ["wsgi.multithread"] = True
+        if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
+            response.force_close()
+        try:
+            parts = self.wsgi(environ, response.start_response)
+            try:
+                for part in parts:
+                    response.write(part)
+                response.close()
+            finally:
+                if hasattr(parts, "close"):
+                    parts.close()
+        except OSError:
+            raise
+        except Exception:
+            if not response.headers_sent:
+                raise
+            # it cannot be told any more but by an end that comes too soon
+            self.log.exception("Error handling request")
+            return False
+        return not response.should_close()
 
     def _goes_on(self, conn: TConn) -> bool:
         """Whether the next request is there, or comes at once; what there is of one is kept in any case."""
@@ -140,25 +144,31 @@ class WsgiWorker(ThreadWorker):
         if conn.sock.unsent:
             conn.incoming.add(come)
             return False
-        enough = conn.incoming.add(come or self._wait_a_moment(conn))
-        if not enough or conn.incoming.too_long or not self.alive:
+        if not come:
+            come = self._wait_a_moment(conn)
+        if not come:
+            return False
+        if not conn.incoming.add(come) or conn.incoming.too_long or not self.alive:
             return False
         self._hand_over(conn)
         return True
 
     def _wait_a_moment(self, conn: TConn) -> bytes:
-        if not self._staying.acquire(blocking=False):
+        if not self.tpool.alone or self.tpool.waited_for or not self._staying.acquire(blocking=False):
             return b""
+        self.tpool.pause()
         try:
-            ready = select.poll()
-            ready.register(conn.sock, select.POLLIN)
-            if any(self.alive and not self.tpool.waited_for and ready.poll(1) for _ in range(_STAY_MILLISECONDS)):
-                come: bytes = conn.sock.recv(_READ)
-                return come
+            for _ in range(_STAY_MILLISECONDS):
+                if not self.alive or self.tpool.waited_for:
+                    break
+                if conn.sock.readable(0.001):
+                    come: bytes = conn.sock.recv(_READ)
+                    return come
         except OSError:
             # the loop sees it as well
             pass
         finally:
+            self.tpool.resume()
             self._staying.release()
         return b""
 
@@ -180,28 +190,55 @@ class WsgiWorker(ThreadWorker):
         connection.init()
         connection.data_ready = True
         connection.sock.setblocking(False)
+        connection.watched, connection.then = 0, None
         connection.incoming = Incoming(self.app.application.body_limit)
         self._begin(connection)
 
-    def on_client_socket_readable(self, conn: TConn, client: Any) -> None:
+    def _come(self, conn: TConn, _: Any) -> None:
+        """Something is to be seen on a connection, which is watched all the time: to begin and end that costs more."""
+        if conn.then is None:
+            # it may be with the loop again
+            self._take_back()
+        if conn.then is not None:
+            try:
+                conn.then(conn)
+            except OSError:
+                self._drop(conn)
+        elif conn.watched:
+            # a thread has it, and what is to be seen must not be shown all the time until then
+            self.poller.unregister(conn.sock)
+            conn.watched = 0
+
+    def _resume(self, conn: TConn) -> None:
         """The next request begins on a connection that was idle."""
-        self.poller.unregister(client)
         self.keepalived_conns.remove(conn)
+        conn.then = None
         if (come := self._read(conn)) is not None:
             self._begin(conn, come)
 
-    def finish_request(self, conn: TConn, fs: Any) -> None:
-        """A thread is through with a request."""
-        try:
-            conn.goes_on = not fs.cancelled() and bool(fs.result())
-            conn.sock.setblocking(False)
-            if conn.sock.unsent:
-                self._wait(conn, _TAKES, self.app.options.client_seconds, selectors.EVENT_WRITE, self._send)
-            else:
-                self._answered(conn)
-        except Exception:  # noqa: BLE001 - whatever is wrong with one connection, the others go on
-            self._forget(conn)
-            self._drop(conn)
+    def _take_back(self) -> None:
+        """Threads are through with requests."""
+        self._told = False
+        while self._answered_by_now:
+            conn, kept = self._answered_by_now.popleft()
+            try:
+                conn.goes_on = kept is True
+                conn.sock.setblocking(False)
+                if conn.sock.unsent:
+                    self._wait(conn, _TAKES, self.app.options.client_seconds, selectors.EVENT_WRITE, self._send)
+                else:
+                    self._answered(conn)
+            except Exception:  # noqa: BLE001 - whatever is wrong with one connection, the others go on
+                self._drop(conn)
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        if enabled != self._accepting:
+            for listener in self.sockets:
+                if enabled:
+                    self._news.register(listener, select.POLLIN)
+                else:
+                    self._news.unregister(listener)
+        super().set_accept_enabled(enabled)
 
     def murder_pending(self) -> None:
         """End the connections whose clients have taken too long."""
@@ -235,7 +272,7 @@ class WsgiWorker(ThreadWorker):
         if not self._take(conn, come):
             self._wait(conn, _SENDS, self.app.options.client_seconds, selectors.EVENT_READ, self._receive)
 
-    def _receive(self, conn: TConn, _: Any) -> None:
+    def _receive(self, conn: TConn) -> None:
         if come := self._read(conn):
             self._take(conn, come)
 
@@ -248,7 +285,6 @@ class WsgiWorker(ThreadWorker):
         except OSError:
             come = b""
         if not come:
-            self._forget(conn)
             self._drop(conn)
         return come or None
 
@@ -279,14 +315,8 @@ class WsgiWorker(ThreadWorker):
         # what is missing of a request that was refused is not waited for
         return bool(conn.incoming.whole and super()._keepalive_after(conn, keepalive))
 
-    def _send(self, conn: TConn, _: Any) -> None:
-        try:
-            done = conn.sock.flush()
-        except OSError:
-            self._forget(conn)
-            self._drop(conn)
-            return
-        if done:
+    def _send(self, conn: TConn) -> None:
+        if conn.sock.flush():
             self._forget(conn)
             self._answered(conn)
 
@@ -300,9 +330,7 @@ class WsgiWorker(ThreadWorker):
             if not self.alive:
                 conn.timeout = min(conn.timeout, time.monotonic() + STOP_KEEPALIVE_LINGER)
             self.keepalived_conns.append(conn)
-            self.poller.register(
-                conn.sock, selectors.EVENT_READ, functools.partial(self.on_client_socket_readable, conn)
-            )
+            self._watch(conn, selectors.EVENT_READ, self._resume)
 
     def _close(self, conn: TConn) -> None:
         """Say that the connection ends, and let the client close it."""
@@ -313,19 +341,30 @@ class WsgiWorker(ThreadWorker):
             return
         self._wait(conn, _CLOSES, _CLOSING_SECONDS, selectors.EVENT_READ, self._drain)
 
-    def _drain(self, conn: TConn, _: Any) -> None:
+    def _drain(self, conn: TConn) -> None:
         # whatever it says, until it closes
         self._read(conn)
 
-    def _wait(self, conn: TConn, way: str, seconds: float, events: int, then: Callable[[TConn, Any], None]) -> None:
+    def _wait(self, conn: TConn, way: str, seconds: float, events: int, then: Callable[[TConn], None]) -> None:
         self._waiting[conn] = way, time.monotonic() + seconds
-        self.poller.register(conn.sock, events, functools.partial(then, conn))
+        self._watch(conn, events, then)
+
+    def _watch(self, conn: TConn, events: int, then: Callable[[TConn], None]) -> None:
+        conn.then = then
+        if conn.watched != events:
+            see = self.poller.modify if conn.watched else self.poller.register
+            see(conn.sock, events, functools.partial(self._come, conn))
+            conn.watched = events
 
     def _forget(self, conn: TConn) -> None:
-        if self._waiting.pop(conn, None) is not None:
-            self.poller.unregister(conn.sock)
+        self._waiting.pop(conn, None)
+        conn.then = None
 
     def _drop(self, conn: TConn) -> None:
+        self._forget(conn)
+        if conn.watched:
+            self.poller.unregister(conn.sock)
+            conn.watched = 0
         self.nr_conns -= 1
         conn.close()
 

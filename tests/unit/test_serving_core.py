@@ -203,7 +203,7 @@ def asked_at_once(predictor, slow, requests):
         first = pool.submit(ask, (predictor.card.example[:1],))
         assert slow.began.wait(30)
         others = [pool.submit(ask, request) for request in requests]
-        while len(predictor._waiting) < len(requests):
+        while predictor._together.waiting < len(requests):
             slow.began.wait(0.01)
         slow.go.set()
         first.result()

@@ -3,6 +3,8 @@
 import json
 import socket
 
+import pytest
+
 from longshore.serving.outbox import Outbox
 from longshore.serving.patience import Patience, too_slow
 
@@ -48,3 +50,19 @@ def test_what_a_client_does_not_take_is_kept_in_order():
         while part := there.recv(2**20):
             got += part
         assert got == sent
+
+
+def test_what_is_to_come_is_waited_for_only_where_that_is_wanted():
+    here, there = socket.socketpair()
+    with here, there:
+        outbox = Outbox(here)
+        outbox.setblocking(True)
+        outbox.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            outbox.recv(10)
+        outbox.setblocking(True)
+        assert outbox.gettimeout() > 0
+        there.sendall(b"here")
+        assert outbox.recv(10) == b"here"
+        with pytest.raises(TimeoutError):
+            outbox.recv(10)
