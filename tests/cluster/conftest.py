@@ -1,6 +1,7 @@
 """The clusters that tests share. Each starts once in a run, when a test first asks for it.
 
-A test takes a fresh namespace of it and leaves that behind: deleting one takes seconds, and all ends anyway.
+A test takes a fresh namespace of it. Where pods only pretend, it leaves that behind: deleting one takes seconds, and
+all ends anyway. On real nodes what a test leaves would take the place of the next one's pods.
 """
 
 from __future__ import annotations
@@ -148,15 +149,10 @@ def nodes() -> Iterator[object]:
 @pytest.fixture
 def namespace(cluster) -> Iterator[str]:
     """A fresh namespace of ``cluster``."""
-    yield from fresh_namespace(cluster)
-
-
-def fresh_namespace(cluster: Cluster) -> Iterator[str]:
-    """A namespace that goes with its cluster; one that the caller named shall not fill up."""
     name = cluster.namespace()
     yield name
     if NAMED in os.environ:
-        cluster.request("DELETE", f"/api/v1/namespaces/{name}")
+        cluster.delete_namespace(name)
 
 
 @pytest.fixture(scope="session")
@@ -274,13 +270,14 @@ def answer(session):
 @pytest.fixture
 def place(real_cluster, store) -> Iterator[str]:
     """A fresh namespace of it with the credentials of the bucket, where only restricted pods are admitted."""
-    for name in fresh_namespace(real_cluster):
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        real_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-        secret = {"name": "bucket", "namespace": name}
-        data = storage_environment(store)
-        real_cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": data})
-        yield name
+    name = real_cluster.namespace()
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    real_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    secret = {"name": "bucket", "namespace": name}
+    data = storage_environment(store)
+    real_cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": data})
+    yield name
+    real_cluster.delete_namespace(name)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,14 +41,17 @@ server.serve_forever()
 
 
 @pytest.fixture
-def space(nodes) -> str:
+def space(nodes) -> Iterator[str]:
     """A fresh namespace on real nodes."""
-    return nodes.cluster.namespace("nodes")
+    name = nodes.cluster.namespace("nodes")
+    yield name
+    nodes.cluster.delete_namespace(name)
 
 
-def run(nodes, space, name, *command, image=IMAGE):
+def run(nodes, space, name, *command, image=IMAGE, cpu="10m"):
     """Start a pod that runs one command."""
-    container = {"name": "main", "image": image, "command": list(command), "resources": SMALL}
+    resources = {"requests": {**SMALL["requests"], "cpu": cpu}}
+    container = {"name": "main", "image": image, "command": list(command), "resources": resources}
     spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [container]}
     nodes.cluster.request("POST", f"/api/v1/namespaces/{space}/pods", {"metadata": {"name": name}, "spec": spec})
 
@@ -180,6 +184,18 @@ def test_an_image_that_is_not_there_shows_in_seconds(nodes, space):
         return waiting[0] if waiting and waiting[0] in {"ErrImagePull", "ImagePullBackOff"} else None
 
     assert eventually(reason, "the refusal of the image", 10)
+
+
+def test_a_namespace_that_is_deleted_leaves_its_place_to_the_next_one(nodes, space):
+    (node,) = nodes.cluster.get("/api/v1/nodes")["items"]
+    most = f"{600 * int(node['status']['allocatable']['cpu'])}m"
+    former = nodes.cluster.namespace("former")
+    run(nodes, former, "first", "sleep", "1000", cpu=most)
+    path = f"/api/v1/namespaces/{former}/pods/first"
+    eventually(lambda: nodes.cluster.get(path)["status"]["phase"] == "Running", "the first pod")
+    nodes.cluster.delete_namespace(former)
+    run(nodes, space, "second", "python", "-c", "print('here')", cpu=most)
+    assert output(nodes, space, "second") == "here\n"
 
 
 STARTER = """\
