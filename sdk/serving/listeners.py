@@ -19,7 +19,7 @@ from uvicorn.protocols.http import httptools_impl
 from longshore.errors import MissingExtra
 from longshore.serving.patience import Patience, abort, too_slow
 
-__all__ = ["DaphneListener", "Listener", "Together", "UvicornListener", "check_daphne", "listener_of", "run_loop"]
+__all__ = ["Corked", "DaphneListener", "Listener", "UvicornListener", "check_daphne", "listener_of", "run_loop"]
 
 
 _HIGH_WATER: Final = 4 * 2**20
@@ -68,7 +68,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class Together:
+class Corked:
     """A connection on which what is written at once is sent at once.
 
     Uvicorn writes an answer's head and body by themselves, and each would be a call of the kernel that has the client
@@ -105,7 +105,7 @@ class Together:
 
 class _Protocol(httptools_impl.HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(Together(transport, self.loop))  # type: ignore[arg-type]
+        super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
 
 
 class UvicornListener:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from longshore.serving.listeners import Together
+from longshore.serving.listeners import Corked
 
 
 class Connection:
@@ -34,7 +34,7 @@ def connection():
 
 def run(connection, work):
     async def main():
-        together = Together(connection, asyncio.get_running_loop())
+        together = Corked(connection, asyncio.get_running_loop())
         await work(together)
         await asyncio.sleep(0)
 

@@ -30,7 +30,6 @@ def test_what_is_ready_is_done_in_order_by_one_thread_that_tells_once_it_is_thro
         threads.submit(lambda number=number: done.append((number, threading.get_ident())))
     assert threads.waited_for
     threads.provide()
-    threads.provide()
     assert through.acquire(timeout=30)
     assert [number for number, _ in done] == list(range(100))
     assert len({thread for _, thread in done}) == 1
