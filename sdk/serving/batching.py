@@ -12,6 +12,7 @@ from typing import Final
 
 from longshore.serving.core import Ask, Prediction, Predictor
 from longshore.serving.protocol import RequestError
+from longshore.serving.together import take_batch
 
 __all__ = ["WAITING", "BatchQueue"]
 
@@ -68,13 +69,9 @@ class BatchQueue:
         return await answer
 
     def _next(self) -> None:
-        jobs = [self._jobs.popleft()]
-        rows = len(jobs[0][0])
-        while self._jobs and rows + len(self._jobs[0][0]) <= self._predictor.batch_rows:
-            jobs.append(self._jobs.popleft())
-            rows += len(jobs[-1][0])
+        taken = take_batch(self._jobs, lambda job: job[0], self._predictor.batch_rows)
         # whoever went away, or has no more time, is not waited for
-        jobs = [job for job in jobs if not job[1].done()]
+        jobs = [job for job in taken if not job[1].done()]
         asks = [ask for ask, _, _ in jobs]
         if self._seconds <= _INLINE_SECONDS and not self._predictor.busy:
             self._done(jobs, self._ask(asks))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar, cast
 
-__all__ = ["Together"]
+__all__ = ["Together", "take_batch"]
 
 _SLOW_SECONDS: Final = 0.0002
 """What a request costs beside the model, about: from there on it is worth while to have others come along."""
@@ -21,6 +21,23 @@ _LOOKS: Final = 8
 
 Ask = TypeVar("Ask", bound=Sized)
 Outcome = TypeVar("Outcome")
+Job = TypeVar("Job")
+
+
+def take_batch(waiting: deque[Job], ask: Callable[[Job], Sized], rows: int) -> list[Job]:
+    """Take what has waited longest, and as much of the rest as goes along.
+
+    Args:
+        waiting: What waits, of which there is some; the batch is taken out of it.
+        ask: The rows of each.
+        rows: At most so many go together; the first one goes in any case.
+    """
+    jobs = [waiting.popleft()]
+    taken = len(ask(jobs[0]))
+    while waiting and taken + len(ask(waiting[0])) <= rows:
+        jobs.append(waiting.popleft())
+        taken += len(ask(jobs[-1]))
+    return jobs
 
 
 @dataclass(slots=True, eq=False)
@@ -122,13 +139,8 @@ class Together(Generic[Ask, Outcome]):
             time.sleep(pause)
 
     def _ask_for_all(self) -> None:
-        """Ask for what has waited longest, and as much of the rest as goes along."""
         with self._guard:
-            jobs = [self._waiting.popleft()]
-            rows = len(jobs[0].ask)
-            while self._waiting and rows + len(self._waiting[0].ask) <= self._rows:
-                jobs.append(self._waiting.popleft())
-                rows += len(jobs[-1].ask)
+            jobs = take_batch(self._waiting, lambda job: job.ask, self._rows)
         self._company = len(jobs)
         began = time.perf_counter()
         try:

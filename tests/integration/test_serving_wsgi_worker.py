@@ -42,14 +42,13 @@ def worker(tmp_path):
 @pytest.fixture
 def client(worker):
     """Somebody who has asked before the worker looks."""
-    connection = http.client.HTTPConnection(*worker.sockets[0].getsockname(), timeout=10)
-    connection.request("GET", "/")
+    connection = asked(worker.sockets[0].getsockname())
     yield connection
     connection.close()
 
 
 @contextlib.contextmanager
-def running(worker):
+def until_it_ends(worker):
     failures = []
 
     def run():
@@ -63,9 +62,17 @@ def running(worker):
     try:
         yield
     finally:
-        worker.method_queue.defer(worker._retire)
         thread.join()
     assert failures == []
+
+
+@contextlib.contextmanager
+def running(worker):
+    with until_it_ends(worker):
+        try:
+            yield
+        finally:
+            worker.method_queue.defer(worker._retire)
 
 
 def asked(address, path="/"):
@@ -75,23 +82,10 @@ def asked(address, path="/"):
 
 
 def answers_until_it_ends(worker, client) -> str:
-    failures = []
-
-    def run():
-        try:
-            worker.run()
-        except OSError as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with until_it_ends(worker):
         with client.getresponse() as response:
             said = response.read().decode()
         client.close()
-    finally:
-        thread.join()
-    assert failures == []
     return said
 
 

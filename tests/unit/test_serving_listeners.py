@@ -34,8 +34,8 @@ def connection():
 
 def run(connection, work):
     async def main():
-        together = Corked(connection, asyncio.get_running_loop())
-        await work(together)
+        corked = Corked(connection, asyncio.get_running_loop())
+        await work(corked)
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -43,28 +43,28 @@ def run(connection, work):
 
 
 def test_what_is_written_at_once_is_sent_at_once(connection):
-    async def work(together):
+    async def work(corked):
         for parts in ((b"head", b"body"), (b"another",)):
             for part in parts:
-                together.write(part)
+                corked.write(part)
             assert connection.told[-1:] != [list(parts)]
             await asyncio.sleep(0)
-        assert together.get_extra_info("socket") == "socket"
+        assert corked.get_extra_info("socket") == "socket"
 
     assert run(connection, work) == [[b"head", b"body"], [b"another"]]
 
 
 def test_what_is_written_is_sent_before_the_end(connection):
-    async def work(together):
-        together.write(b"last")
-        together.close()
+    async def work(corked):
+        corked.write(b"last")
+        corked.close()
 
     assert run(connection, work) == [[b"last"], "close"]
 
 
 def test_nothing_is_sent_to_a_client_that_is_gone(connection):
-    async def work(together):
-        together.write(b"late")
+    async def work(corked):
+        corked.write(b"late")
         connection.closing = True
 
     assert run(connection, work) == []
