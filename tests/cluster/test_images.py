@@ -4,6 +4,7 @@ They are those of the real nodes, and are built by ``make cluster-parts``. Reque
 own network, which has no way out.
 """
 
+import contextlib
 import json
 import re
 import subprocess
@@ -176,13 +177,51 @@ def rules(library, tmp_path, monkeypatch):
     return directory, save_model(directory, trained.model, trained.card)
 
 
-def build(*words):
+def build(*words, env=None):
     command = [sys.executable, "-m", "longshore.cli", "image", "build", *words, *shown_to_pip(), "--", *BUILD_OPTIONS]
-    return subprocess.run(command, env=Images().environment, capture_output=True, text=True, check=False)
+    env = {**Images().environment, **(env or {})}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def test_a_model_with_a_library_of_its_own_is_served_from_within_the_image(image, library, rules, tmp_path):
+class Registry:
+    """A registry that has nothing yet; it answers within :meth:`running`.
+
+    Attributes:
+        address: Where.
+        environment: What has podman talk to it.
+    """
+
+    def __init__(self, folder):
+        self.address, self._layers = f"127.0.0.1:{free_port()}", folder / "layers"
+        self._layers.mkdir()
+        settings = folder / "registries.conf"
+        settings.write_text(f'[[registry]]\nlocation = "{self.address}"\ninsecure = true\n')
+        self.environment = {"CONTAINERS_REGISTRIES_CONF": str(settings)}
+
+    @contextlib.contextmanager
+    def running(self):
+        with subprocess.Popen([builds.built("images") / "registry", self.address, self._layers]) as process:
+            try:
+                wait_for(lambda: not refused(f"http://{self.address}"))
+                yield
+            finally:
+                process.terminate()
+
+    def manifest(self, repository, tag):
+        accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+        url = f"http://{self.address}/v2/{repository}/manifests/{tag}"
+        answer = requests.get(url, headers=accept, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+
+@pytest.fixture
+def registry(image, tmp_path):
     image("fastapi")
+    return Registry(tmp_path)
+
+
+def test_a_model_with_a_library_of_its_own_is_served_from_within_the_image(registry, library, rules, tmp_path):
     directory, digest = rules
     words = ["fastapi", f"--model={directory}", f"--digest={digest}", "--builder=podman", '--label=note=a "b" $c']
     failed = build(*words)
@@ -190,10 +229,14 @@ def test_a_model_with_a_library_of_its_own_is_served_from_within_the_image(image
     assert "needs the module 'house_rules'" in failed.stderr.splitlines()[-1]
     assert "--pip PACKAGE" in failed.stderr.splitlines()[-1]
 
-    built = build(*words, f"--pip={library}", "--json")
-    assert built.returncode == 0, built.stderr
-    tag = "localhost/penguins:3"
-    assert json.loads(built.stdout)["tags"] == [tag]
+    words += [f"--pip={library}", f"--registry={registry.address}/team", "--push", "--json"]
+    with registry.running():
+        built = build(*words, env=registry.environment)
+        assert built.returncode == 0, built.stderr
+        pushed = registry.manifest("team/penguins", "3")
+    tag = f"{registry.address}/team/penguins:3"
+    told = json.loads(built.stdout)
+    assert (told["tags"], told["id"]) == ([tag], pushed["config"]["digest"])
     labels = inspect_image(tag)["Config"]["Labels"]
     assert (labels["dev.longshore.model.digest"], labels["note"]) == (digest, 'a "b" $c')
     body = {"instances": [ROW]}
@@ -212,27 +255,16 @@ def test_a_model_with_a_library_of_its_own_is_served_from_within_the_image(image
         podman("rmi", tag)
 
 
-def test_an_image_is_pushed_or_the_registry_s_words_are_told(image, tmp_path, monkeypatch):
-    image("fastapi")
-    address = f"127.0.0.1:{free_port()}"
-    tag = f"{address}/team/pause:1"
-    settings = tmp_path / "registries.conf"
-    settings.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
-    for name, value in {**Images().environment, "CONTAINERS_REGISTRIES_CONF": str(settings)}.items():
+def test_an_image_is_pushed_or_the_registry_s_words_are_told(registry, monkeypatch):
+    tag = f"{registry.address}/team/pause:1"
+    for name, value in {**Images().environment, **registry.environment}.items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "layers").mkdir()
     podman("tag", "registry.local/pause:1", tag)
     try:
         with pytest.raises(ImageError, match=f"podman could not push {tag}: .*connection refused"):
             push_image(tag, builder="podman")
-        with subprocess.Popen([builds.built("images") / "registry", address, tmp_path / "layers"]) as registry:
-            try:
-                wait_for(lambda: not refused(f"http://{address}"))
-                push_image(tag, builder="podman")
-                accept = {"Accept": "application/vnd.docker.distribution.manifest.v2+json"}
-                url = f"http://{address}/v2/team/pause/manifests/1"
-                assert requests.get(url, headers=accept, timeout=30).status_code == 200
-            finally:
-                registry.terminate()
+        with registry.running():
+            push_image(tag, builder="podman")
+            assert registry.manifest("team/pause", "1")["layers"]
     finally:
         podman("rmi", tag)
