@@ -364,7 +364,7 @@ class Exchange:
             status, self._failed = 400, "client"
         elif isinstance(error, TimeoutError):
             status, self._failed = 504, "server"
-            text = f"there was no prediction within {self._application.seconds:g} seconds: send fewer rows, or wait"
+            text = protocol.no_prediction(self._application.seconds)
         elif isinstance(error, ModelError):
             self._failed = "model"
             self._log("%s %r: %s", self.method, self.path, error, cause=error.__cause__)

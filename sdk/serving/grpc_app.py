@@ -20,6 +20,8 @@ import numpy as np
 from longshore.errors import ConfigError, InputError, ModelError
 from longshore.serving import protocol, tensors
 from longshore.serving.application import Application
+from longshore.serving.batching import WAITING
+from longshore.serving.patience import CLIENT_SECONDS
 from longshore.serving.protocol import BODY_LIMIT, Asked, ClientGone, RequestError
 from longshore.wire.messages import HEALTH, INFERENCE, DecodeError, message
 
@@ -35,9 +37,14 @@ address leads by then."""
 # gRPC spreads the ends of connections that began together by a tenth
 _SPREAD: Final = 1.1
 _WORKERS: Final = 16
-"""Requests at once; the model answers one after the other anyway, and health checks must not wait for it."""
+"""Requests at once; the model answers one after the other anyway, and health checks must not wait for it. A message is
+received by the one that will answer it, so that no more of them than this take memory at once."""
 
-_CODES: Final = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 _SERVING: Final = 1
 _NOT_SERVING: Final = 2
 
@@ -68,6 +75,10 @@ class GrpcServer:
         port: Port to listen on; 0 has the kernel choose one.
         message_limit: Largest request in bytes; larger ones are refused with RESOURCE_EXHAUSTED.
         connection_seconds: How long a connection lasts; what has begun on it is answered.
+        client_seconds: How long a client has to send a message. What has begun on a connection is cut off once this
+            and the application's time limit are over after its end: a thread waits for each message, and those who
+            send none would keep all of them.
+        waiting: At most so many calls wait for a thread; more are refused with RESOURCE_EXHAUSTED.
 
     Attributes:
         port: Where it listens.
@@ -85,16 +96,21 @@ class GrpcServer:
         *,
         message_limit: int = BODY_LIMIT,
         connection_seconds: float = CONNECTION_SECONDS,
+        client_seconds: float = CLIENT_SECONDS,
+        waiting: int = WAITING,
     ) -> None:
         self.linger_seconds: Final = connection_seconds * _SPREAD
         options = [
             ("grpc.max_receive_message_length", message_limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_connection_age_ms", round(connection_seconds * 1000)),
+            ("grpc.max_connection_age_grace_ms", round((client_seconds + application.seconds) * 1000)),
             # without, a second server on the same port would take half of the requests
             ("grpc.so_reuseport", 0),
         ]
-        self._server = grpc.server(ThreadPoolExecutor(_WORKERS, "grpc"), options=options)
+        self._server = grpc.server(
+            ThreadPoolExecutor(_WORKERS, "grpc"), options=options, maximum_concurrent_rpcs=_WORKERS + waiting
+        )
         self._server.add_generic_rpc_handlers(_handlers(application))
         try:
             self.port: int = self._server.add_insecure_port(f"{host}:{port}")
@@ -141,7 +157,10 @@ def _handlers(application: Application) -> Sequence[grpc.GenericRpcHandler]:
     def model_infer(request: Any, asked: Asked | None) -> Fields:
         assert asked is not None  # noqa: S101 - it is measured
         asked.predictor = application.models.find(request.model_name, request.model_version)
-        answer = protocol.infer(asked.predictor, _content(request))
+        try:
+            answer = protocol.infer(asked.predictor, _content(request), seconds=application.seconds)
+        except TimeoutError as error:
+            raise RequestError(504, protocol.no_prediction(application.seconds)) from error
         return _answer(answer, raw=bool(request.raw_input_contents))
 
     def measured() -> AbstractContextManager[Asked]:

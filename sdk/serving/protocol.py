@@ -41,6 +41,7 @@ __all__ = [
     "infer",
     "measured",
     "model_v2",
+    "no_prediction",
     "parse",
     "parse_v2",
     "predict",
@@ -82,6 +83,11 @@ class ClientGone(Exception):
 def unexpected(error: BaseException) -> str:
     """What a client is told of a failure that nobody foresaw: the rest may be none of its business."""
     return f"the request failed ({type(error).__name__}): the server's log says where"
+
+
+def no_prediction(seconds: float) -> str:
+    """What a client is told whose prediction was not made in time."""
+    return f"there was no prediction within {seconds:g} seconds: send fewer rows, or wait"
 
 
 @dataclass(slots=True)
@@ -189,16 +195,22 @@ def _wants_probabilities(parameters: Any) -> bool:
     return wanted
 
 
-def infer(predictor: Predictor, content: Any) -> dict[str, Any]:
+def infer(predictor: Predictor, content: Any, *, seconds: float = -1) -> dict[str, Any]:
     """Answer a V2 inference request; see :func:`read_v2`.
+
+    Args:
+        predictor: The model.
+        content: The request.
+        seconds: How long to wait for other calls of the model to end; by default as long as they take.
 
     Raises:
         RequestError: If it is no such request.
         InputError: If values do not fit the signature.
         ModelError: If the model fails, or what it answers is not finite.
+        TimeoutError: If other calls have taken longer.
     """
     call = read_v2(predictor, content)
-    return call.answer(predictor.answer(call.ask))
+    return call.answer(predictor.answer(call.ask, seconds=seconds))
 
 
 def read_v2(predictor: Predictor, content: Any) -> Call:

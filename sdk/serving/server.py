@@ -365,8 +365,15 @@ def _app(application: Application, options: Namespace) -> Any:
 
 def _grpc(application: Application, options: Namespace) -> GrpcServer:
     try:
+        from longshore.serving.batching import WAITING
         from longshore.serving.grpc_app import CONNECTION_SECONDS, GrpcServer
     except ModuleNotFoundError as error:
         raise MissingExtra("serving over gRPC", "grpcio", "serve") from error
-    seconds = options.grpc_connection_seconds or CONNECTION_SECONDS
-    return GrpcServer(application, options.host, options.grpc_port, connection_seconds=seconds)
+    return GrpcServer(
+        application,
+        options.host,
+        options.grpc_port,
+        connection_seconds=options.grpc_connection_seconds or CONNECTION_SECONDS,
+        client_seconds=options.client_seconds,
+        waiting=options.max_waiting or WAITING,
+    )

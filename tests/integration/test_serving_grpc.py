@@ -78,8 +78,8 @@ def serve():
     """Start a server and give a function that calls it; everything is ended after the test."""
     ends = []
 
-    def start(predictor, **options):
-        application = Application.of(predictor)
+    def start(predictor, seconds=60.0, **options):
+        application = Application.of(predictor, seconds=seconds)
         server = GrpcServer(application, "127.0.0.1", 0, **options)
         server.start()
         channel = grpc.insecure_channel(f"127.0.0.1:{server.port}")
@@ -312,6 +312,80 @@ def test_a_client_that_goes_away_is_no_failure_of_the_server(loaded, serve):
     while not predictions(predictor)[0] and time.monotonic() < deadline:
         time.sleep(0.01)
     assert predictions(predictor) == ({"grpc-v2": 1}, {"client": 1})
+
+
+@contextlib.contextmanager
+def silent_calls(call, count):
+    """Calls whose clients send no message."""
+    end = threading.Event()
+
+    def nothing():
+        end.wait()
+        yield from ()
+
+    method = call.channel.stream_unary("/inference.GRPCInferenceService/ServerLive")
+    calls = [method.future(nothing(), wait_for_ready=True) for _ in range(count)]
+    try:
+        yield calls
+    finally:
+        end.set()
+        for one in calls:
+            one.cancel()
+
+
+def test_clients_that_send_no_message_do_not_keep_others_waiting_for_ever(loaded, serve):
+    call = serve(predictor_of(loaded), seconds=0.5, connection_seconds=0.5, client_seconds=0.5)
+
+    def healthy() -> bool:
+        # a check that waits on the connection of the silent ones ends with it, and is made again
+        with contextlib.suppress(grpc.RpcError):
+            return call("Check", package=HEALTH, service="grpc.health.v1.Health").status == 1
+        return False
+
+    with silent_calls(call, 16) as silent:
+        wait_for(healthy)
+        assert {one.code() for one in silent} == {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_a_prediction_that_takes_its_time_is_not_cut_off(loaded, serve):
+    model = Breaks()
+    call = serve(predictor_of(replace(loaded, model=model)), connection_seconds=0.1, client_seconds=0.1)
+    answers = []
+    caller = threading.Thread(target=lambda: answers.append(call("ModelInfer", request())))
+    caller.start()
+    assert model.began.wait(30)
+    # until the connection that it came on takes no more
+    with grpc.insecure_channel(f"127.0.0.1:{call.server.port}") as other:
+        states = []
+        other.subscribe(states.append)
+        other.unary_unary("/inference.GRPCInferenceService/ServerLive")(b"", timeout=30, wait_for_ready=True)
+        wait_for(lambda: grpc.ChannelConnectivity.IDLE in states[1:])
+    model.may.set()
+    caller.join(30)
+    assert list(answers[0].outputs[0].contents.bytes_contents) == [b"Adelie", b"Adelie"]
+
+
+def test_who_waits_too_long_for_others_is_told(loaded, serve):
+    model = Breaks()
+    predictor = predictor_of(replace(loaded, model=model))
+    call = serve(predictor, seconds=0.1)
+    caller = threading.Thread(target=lambda: call("ModelInfer", request()))
+    caller.start()
+    assert model.began.wait(30)
+    assert refusal(call, "ModelInfer", request()) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "there was no prediction within 0.1 seconds: send fewer rows, or wait",
+    )
+    model.may.set()
+    caller.join(30)
+    assert predictions(predictor) == ({"grpc-v2": 2}, {"server": 1})
+
+
+def test_more_calls_than_may_wait_are_refused(loaded, serve):
+    call = serve(predictor_of(loaded), waiting=2)
+    with silent_calls(call, 18):
+        assert refusal(call, "ServerLive", ())[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert wait_for(lambda: call("ServerLive").live)
 
 
 def test_stopping_answers_what_has_begun_and_refuses_the_rest(loaded, serve):
