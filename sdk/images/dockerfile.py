@@ -140,8 +140,11 @@ def _environment(recipe: Recipe) -> dict[str, str]:
     if not KINDS[recipe.image].steps:
         # only /tmp is written to, and nothing is imported from where the server happens to run
         variables |= {"HOME": "/tmp", "PYTHONSAFEPATH": "1"}  # noqa: S108
-    elif recipe.registry is not None:
-        variables[REGISTRY_ENV] = recipe.registry
+    else:
+        # what writes to its home elsewhere; as a server's, it is read-only
+        variables["MPLCONFIGDIR"] = "/tmp/matplotlib"  # noqa: S108
+        if recipe.registry is not None:
+            variables[REGISTRY_ENV] = recipe.registry
     if (model := recipe.model) is not None:
         variables |= {
             MODEL_ENV: MODEL_PLACE,
