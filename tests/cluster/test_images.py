@@ -152,6 +152,8 @@ def library(tmp_path_factory):
     code = "from sklearn.dummy import DummyRegressor\n\n\nclass Rule(DummyRegressor):\n    pass\n"
     files = {
         "house_rules.py": code,
+        # as PyTorch has them
+        "house_rules_of_newer_pythons.py": "def first[T](of: list[T]) -> T:\n    return of[0]\n",
         "house_rules-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: house-rules\nVersion: 1.0\n",
         "house_rules-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
