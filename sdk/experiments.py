@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from longshore.deployment import REGISTRY_ANNOTATION, deployed_release, earlier_release, promote_service
+from longshore.deployment import deployed_release, earlier_release, promote_service
+from longshore.deployment.settings import registry_of
 from longshore.errors import ConfigError, InvalidValue
 from longshore.monitoring import (
     Arm,
@@ -190,7 +191,7 @@ def _record(done: Deployment[Release], losers: Sequence[Release], reason: str, t
             version = RegisteredVersion(name=model.name, version=model.version, uri=model.uri)
             ended = superseded_state(version, winner)
             outcomes.append((model, DeploymentState(state=ended, revision=loser.revision, reason=reason)))
-    registry = Registry(tracking_uri or service.annotations.get(REGISTRY_ANNOTATION))
+    registry = Registry(tracking_uri or registry_of(service))
     for model, state in outcomes:
         if model.version is not None:
             registry.record(model.name, model.version, service.name, state)

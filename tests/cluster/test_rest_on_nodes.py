@@ -279,7 +279,7 @@ def test_the_pipeline_deploys_from_a_pod_with_the_least_role(real_cluster, place
 
 
 def test_the_local_platform_is_refused_in_a_pod(real_cluster, place):
-    code = "from longshore.deployment import _runtime\n_runtime('local', None)"
+    code = "from longshore.deployment import find_endpoint\nfind_endpoint('penguins', platform='local')"
     succeeded, log = run_pod(real_cluster, place, "local", ["python", "-c", code])
     assert not succeeded
     assert "choose the platform 'rest'" in log

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from longshore import client
-from longshore.deployment import _access, _smoke_test, with_storage_secret
+from longshore.deployment import with_storage_secret
+from longshore.deployment.smoke import access_of, smoke_test
 from longshore.errors import ConfigError, InvalidValue, MissingExtra
 from longshore.packaging import read_card
 from longshore.spec import Endpoint, KServeOptions, SeldonOptions, SeldonV2Options, Service, TorchServeOptions
@@ -20,7 +21,7 @@ def test_the_example_rows_are_asked_for_where_rows_are_taken(constant_models, mo
     monkeypatch.setattr(client, "probe", lambda *given, access: calls.append((*given, access)))
     model, access = constant_models(1), client.Access(token="t")
     endpoint = Endpoint(name="m", url="http://m", model="m", revision="r", takes=takes)
-    _smoke_test(model, access)(endpoint)
+    smoke_test(model, access)(endpoint)
     assert calls == ([(endpoint, read_card(Path(model.uri)).example, None, access)] if asked else [])
 
 
@@ -31,7 +32,7 @@ def test_a_protocol_that_cannot_be_spoken_here_undoes_no_deployment(constant_mod
         raise MissingExtra("predicting over gRPC", "kserve", "kserve")
 
     monkeypatch.setattr(client, "probe", lack)
-    _smoke_test(constant_models(1))(Endpoint(name="m", url="http://m", model="m", revision="r"))
+    smoke_test(constant_models(1))(Endpoint(name="m", url="http://m", model="m", revision="r"))
     assert "http://m is served without a smoke test" in caplog.text
     assert "pip install 'longshore[kserve]'" in caplog.text
 
@@ -58,9 +59,10 @@ def test_a_token_for_the_smoke_test_is_taken_from_the_services_secret():
 
     service = Service(name="m", namespace="prod", torchserve=TorchServeOptions(token_secret="tokens"))
     text = base64.b64encode(b"# of the team\n 0123456789abcdef \nfedcba9876543210\n").decode()
-    assert _access(service, Cluster([{"data": {"a": text}}])).headers() == {"Authorization": "Bearer 0123456789abcdef"}
+    found = access_of(service, Cluster([{"data": {"a": text}}]))
+    assert found.headers() == {"Authorization": "Bearer 0123456789abcdef"}
     # that there is none is told by what looks for all Secrets
-    assert _access(service, Cluster([])) is None
-    assert _access(Service(name="m"), Cluster(None)) is None
+    assert access_of(service, Cluster([])) is None
+    assert access_of(Service(name="m"), Cluster(None)) is None
     with pytest.raises(ConfigError, match="longshore rbac --secret tokens"):
-        _access(service, Cluster(None))
+        access_of(service, Cluster(None))
