@@ -194,7 +194,7 @@ def _settled(place: str) -> list[str]:
 def _compiled(place: str) -> str:
     # a read-only file system never gets any later, and these count whatever becomes of the files' dates; packages have
     # files that only newer Pythons read
-    return f"(python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash {place} || true)"
+    return f"(python3 -m compileall -qq -j 0 --invalidation-mode unchecked-hash {place} || true)"
 
 
 def _pip(recipe: Recipe) -> str:
