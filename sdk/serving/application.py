@@ -23,6 +23,7 @@ from longshore.serving.core import Prediction, Predictor
 from longshore.serving.metrics import CONTENT_TYPE, Kind, Metrics
 from longshore.serving.models import Models
 from longshore.serving.protocol import BODY_LIMIT, Call, RequestError
+from longshore.serving.room import ROOM_BYTES, Place, Room
 
 __all__ = [
     "CLIENT_GONE",
@@ -68,13 +69,14 @@ class Request:
         method: Its method, in capitals.
         path: Its path, decoded, without the query.
         headers: Its headers, by name in small letters.
-        body: Its body; a face stops reading once it is over :attr:`Application.body_limit`.
+        body: Its body; a face stops reading once it is over :attr:`Application.body_limit`. None is one that there
+            was no room for.
     """
 
     method: str
     path: str
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
+    body: bytes | None = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class Application:
     Args:
         models: The versions.
         body_limit: Largest body in bytes.
+        room_bytes: Bytes that large bodies may take together, until they are answered.
         seconds: How long a prediction may take.
         authorise: Raises a RequestError where headers do not allow a request, and names who asks where it knows;
             None allows all.
@@ -164,6 +167,7 @@ class Application:
         access_log: Whether each request is logged.
 
     Attributes:
+        room: Where bodies are.
         draining: Set to True, readiness is refused and each connection closed with its next answer; predictions go on
             being answered.
         reload: Loads the versions anew, if they can be; takes its time, and says whether it went well.
@@ -175,12 +179,14 @@ class Application:
         models: Models,
         *,
         body_limit: int = BODY_LIMIT,
+        room_bytes: int = ROOM_BYTES,
         seconds: float = TIME_LIMIT_SECONDS,
         authorise: Callable[[Mapping[bytes, bytes]], str | None] | None = None,
         record: Callable[[Recorded], None] | None = None,
         access_log: bool = False,
     ) -> None:
         self.models, self.body_limit, self.seconds = models, body_limit, seconds
+        self.room = Room(room_bytes)
         self.authorise, self.record, self.access_log = authorise, record, access_log
         self.metrics: Metrics = models.default.metrics
         self.draining = False
@@ -218,6 +224,8 @@ class Application:
         """Answer a request, an error among the answers. It can be called from several threads at once."""
         exchange = Exchange(self, request.method, request.path, request.headers)
         try:
+            if request.body is None:
+                raise exchange.no_room()
             answer = exchange.begin()
             if answer is None:
                 if len(request.body) > self.body_limit:
@@ -247,6 +255,7 @@ class Exchange:
         request_id: The client's own id for it, or a new one.
         predictor: The model that is asked; the default version where none is.
         user: Who asks, where that is known.
+        place: What its body holds of the room, where that is the face's business.
     """
 
     __slots__ = (
@@ -262,6 +271,7 @@ class Exchange:
         "_size",
         "method",
         "path",
+        "place",
         "predictor",
         "request_id",
         "user",
@@ -277,6 +287,7 @@ class Exchange:
         self._answered: Mapping[str, Any] = {}
         self._rows, self._size = 0, -1
         self.user: str | None = None
+        self.place: Place | None = None
         self.method, self.path = method, path
         self.predictor = application.models.default
         application.metrics.in_flight.inc()
@@ -320,6 +331,24 @@ class Exchange:
         """What is raised for a body over the limit."""
         limit = self._application.body_limit
         return RequestError(413, f"the body is larger than {limit} bytes: send fewer rows at a time")
+
+    def keep(self, size: int) -> None:
+        """Hold room for so much of the body.
+
+        Raises:
+            RequestError: 503, if there is none.
+        """
+        if self.place is None:
+            self.place = Place(self._application.room)
+        if not self.place.grow(size):
+            raise self.no_room()
+
+    def no_room(self) -> RequestError:
+        """What is raised for a body that there is no room for."""
+        found = find_route(self.method, self.path)
+        if found is not None:
+            self._route = found[0]
+        return RequestError(503, "large bodies of other requests take all the room: come again in a second")
 
     def read(self, body: bytes) -> Call:
         """What a prediction's body asks.

@@ -10,6 +10,7 @@ from longshore.serving.application import Application, Exchange, Found
 from longshore.serving.batching import WAITING, BatchQueue
 from longshore.serving.core import Predictor
 from longshore.serving.protocol import ClientGone
+from longshore.serving.room import SMALL
 
 __all__ = ["AsgiFace", "Receive", "Scope", "Send"]
 
@@ -45,6 +46,9 @@ class AsgiFace:
             return
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
             answer = exchange.refused(error)
+        finally:
+            if exchange.place is not None:
+                exchange.place.leave()
         try:
             headers = [(name.encode(), value.encode()) for name, value in exchange.headers(answer)]
             headers.append((b"content-length", str(len(answer.body)).encode()))
@@ -72,6 +76,9 @@ async def _body(receive: Receive, exchange: Exchange, limit: int) -> bytes:
         size += len(part)
         if size > limit:
             raise exchange.too_large()
+        if size > SMALL:
+            # Uvicorn hands on what has come, up to 4 MiB at a time; Daphne has large bodies on disk until all is there
+            exchange.keep(size)
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -32,6 +32,7 @@ class Incoming:
         whole: Whether the request is all there. Where it is not and what came is enough, the rest is nobody's business.
         too_long: Whether the head is too long.
         continues: Whether the client waits for a word before it sends the body.
+        given_up: Whether the body is not waited for any more.
     """
 
     def __init__(self, body_limit: int) -> None:
@@ -40,6 +41,7 @@ class Incoming:
         self.whole = False
         self.too_long = False
         self.continues = False
+        self.given_up = False
         # where the body begins, and what is known not to be its end
         self._body, self._read = 0, 0
         # None is a body in chunks
@@ -59,6 +61,11 @@ class Incoming:
             return self._follow_chunks()
         self.whole = len(self.content) >= self._body + self._length
         return self.whole or self._length > self._limit
+
+    def give_up(self) -> None:
+        """Keep no more than the head, which is there."""
+        del self.content[self._body :]
+        self.given_up = True
 
     def _find_body(self) -> bool:
         """Read the head, if it is there."""

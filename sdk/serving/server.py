@@ -213,6 +213,9 @@ def _parse(arguments: Sequence[str] | None) -> Namespace:
     )
     parser.add_argument("--max-waiting", type=int, help="requests that may wait; more are refused (503). 4096 without")
     parser.add_argument(
+        "--bodies-mib", type=int, help="MiB that large bodies may take together; more are refused (503). 512 without"
+    )
+    parser.add_argument(
         "--token-file", type=Path, help="file of the tokens that may ask, one a line; anyone without it"
     )
     parser.add_argument("--log-format", choices=FORMATS, default="text", help="lines of text, or of JSON; text without")
@@ -281,6 +284,8 @@ def _check(options: Namespace) -> None:
         raise InvalidValue("token-file", "a path", "django has users with tokens of their own: use require-token")
     if options.workers < 1 or options.threads < 1:
         raise InvalidValue("workers", min(options.workers, options.threads), "there is at least one, with one thread")
+    if options.bodies_mib is not None and options.bodies_mib < 1:
+        raise InvalidValue("bodies-mib", options.bodies_mib, "there is room for some")
     if options.client_seconds <= 0:
         raise InvalidValue("client-seconds", options.client_seconds, "give clients some time")
     if options.grpc_port is not None and (options.server in WSGI or options.workers > 1):
@@ -327,11 +332,17 @@ def load_app(options: Namespace) -> tuple[Application, Any]:
     """
     from longshore.serving.application import Application
     from longshore.serving.loading import Reload, load_models
+    from longshore.serving.room import ROOM_BYTES
     from longshore.serving.tokens import TokenFile
 
     source = source_of(options)
     authorise = None if options.token_file is None else TokenFile(options.token_file)
-    application = Application(load_models(source), authorise=authorise, access_log=options.access_log)
+    application = Application(
+        load_models(source),
+        room_bytes=ROOM_BYTES if options.bodies_mib is None else options.bodies_mib * 2**20,
+        authorise=authorise,
+        access_log=options.access_log,
+    )
     application.reload = Reload(application, functools.partial(load_models, source))
     app = _app(application, options)
     settle()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["headers_of", "read_body"]
+__all__ = ["NO_ROOM", "headers_of", "read_body"]
+
+NO_ROOM: Final = "longshore.no_room"
+"""What a server sets in the environment of a request whose body it has let go, as there was no room for it."""
 
 _PREFIX: Final = "HTTP_"
 _CHUNK: Final = 1024 * 1024
@@ -28,13 +31,17 @@ def headers_of(environ: Mapping[str, Any]) -> dict[bytes, bytes]:
     return headers
 
 
-def read_body(environ: Mapping[str, Any], limit: int) -> bytes:
+def read_body(environ: Mapping[str, Any], limit: int) -> bytes | None:
     """The body of a request, as far as it is wanted: a byte over the limit shows that it is too large.
+
+    None is a body that there was no room for.
 
     Args:
         environ: WSGI's environment, of a server that ends the input with the body, as Gunicorn does.
         limit: Largest body in bytes. One that says that it is larger is not read at all.
     """
+    if NO_ROOM in environ:
+        return None
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdigit() and int(length) > limit:
         return b""

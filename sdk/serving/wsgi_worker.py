@@ -39,7 +39,9 @@ from longshore.serving.incoming import Incoming
 from longshore.serving.outbox import Outbox
 from longshore.serving.patience import abort, refusal, too_slow
 from longshore.serving.process import leave
+from longshore.serving.room import Place
 from longshore.serving.threads import BLOCKED_SECONDS, Threads
+from longshore.serving.wsgi import NO_ROOM
 from longshore.serving.wsgi_response import WsgiResponse
 
 __all__ = ["WsgiWorker"]
@@ -102,6 +104,8 @@ class WsgiWorker(ThreadWorker):
     def _answer(self, conn: TConn) -> None:
         """Called in a thread."""
         kept = self.handle(conn)
+        # it is answered, and of those that follow here, each of which has come at once, there are no more than threads
+        conn.place.leave()
         while kept is True and self._goes_on(conn):
             kept = self.handle(conn)
         self._answered_by_now.append((conn, kept))
@@ -116,6 +120,9 @@ class WsgiWorker(ThreadWorker):
         """Called in a thread. Gunicorn's own logs and counts each request as well, which the application does."""
         response, environ = create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=WsgiResponse)
         environ["wsgi.multithread"] = True
+        if conn.incoming.given_up:
+            environ[NO_ROOM] = True
+            response.force_close()
         if not self.alive or len(self.keepalived_conns) >= self.max_keepalived:
             response.force_close()
         try:
@@ -192,6 +199,7 @@ class WsgiWorker(ThreadWorker):
         connection.sock.setblocking(False)
         connection.watched, connection.then = 0, None
         connection.incoming = Incoming(self.app.application.body_limit)
+        connection.place = Place(self.app.application.room)
         self._begin(connection)
 
     def _come(self, conn: TConn, _: Any) -> None:
@@ -295,7 +303,9 @@ class WsgiWorker(ThreadWorker):
         if incoming.continues:
             incoming.continues = False
             conn.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if not enough:
+        if (incoming.whole or not enough) and not conn.place.grow(len(incoming.content)):
+            incoming.give_up()
+        elif not enough:
             return False
         self._forget(conn)
         if incoming.too_long:
@@ -334,6 +344,7 @@ class WsgiWorker(ThreadWorker):
 
     def _close(self, conn: TConn) -> None:
         """Say that the connection ends, and let the client close it."""
+        self._let_go(conn)
         try:
             conn.sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -365,8 +376,14 @@ class WsgiWorker(ThreadWorker):
         if conn.watched:
             self.poller.unregister(conn.sock)
             conn.watched = 0
+        self._let_go(conn)
         self.nr_conns -= 1
         conn.close()
+
+    def _let_go(self, conn: TConn) -> None:
+        """No answer is to come any more to what has come."""
+        conn.incoming.content.clear()
+        conn.place.leave()
 
     # sockets that are taken over
 

@@ -4,12 +4,14 @@ Starts ``python -m longshore.serving`` as a process.
 """
 
 import contextlib
+import json
 import os
 import select
 import socket
 import time
 
 import pytest
+import requests
 from harness.serving import PREDICT, ROWS, serving, wait_for
 
 FACES = {
@@ -115,3 +117,45 @@ def test_slow_clients_are_cut_off(serve):
         # what they did not take in time is dropped, not kept for them
         wait_for(lambda: all(map(was_reset, readers)))
         assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}
+
+
+MIB = 2**20
+
+
+def padded(size: int) -> bytes:
+    return json.dumps({"instances": ROWS}).encode().ljust(size)
+
+
+@pytest.mark.parametrize("framework", ["fastapi", "flask", "django"])
+def test_large_bodies_share_a_room(framework, iris_model, tmp_path):
+    environment = {**os.environ, "LONGSHORE_HOME": str(tmp_path)}
+    options = [f"--framework={framework}", "--bodies-mib=4", "--client-seconds=600"]
+    with serving(iris_model, tmp_path / "log", *options, env=environment) as server, contextlib.ExitStack() as stack:
+
+        def large(size: int) -> requests.Response:
+            return requests.post(
+                f"{server.url}{PREDICT}", padded(size), headers={"Content-Type": "application/json"}, timeout=30
+            )
+
+        assert large(MIB).json() == {"predictions": [0, 2]}
+        half = f"{HEAD}Content-Length: {2 * MIB}\r\n\r\n".encode() + padded(9 * MIB // 10)
+        halves = [stack.enter_context(contextlib.closing(connect(server, half))) for _ in range(8)]
+        # four of them find room, in whatever order their parts come
+        refused = wait_for(lambda: len(told := select.select(halves, [], [], 0)[0]) == 4 and told)
+        for client in refused:
+            answer = client.recv(65536).lower()
+            assert answer.startswith(b"http/1.1 503 ")
+            assert b"\r\nretry-after: 1\r\n" in answer
+        answer = large(2 * MIB)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        assert answer.json() == {"error": "large bodies of other requests take all the room: come again in a second"}
+        # others are none the worse
+        assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}
+        assert server.counted("http_request_duration_seconds_count", method="POST", status="503") == 5
+        assert server.counted("longshore_prediction_errors_total", kind="server") == 5
+        for client in halves:
+            client.close()
+        # one that is alone may be larger than all of the room
+        assert wait_for(lambda: (answer := large(5 * MIB)).status_code == 200 and answer).json() == {
+            "predictions": [0, 2]
+        }

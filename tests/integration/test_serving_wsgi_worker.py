@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 from gunicorn.config import Config
 
+from longshore.serving.room import Room
 from longshore.serving.wsgi_worker import WsgiWorker
 
 
@@ -27,7 +28,7 @@ def worker(tmp_path):
     config = Config()
     config.set("threads", 2)
     app = SimpleNamespace(
-        application=mock.Mock(reload=None, body_limit=1000, draining=False),
+        application=mock.Mock(reload=None, body_limit=1000, room=Room(), draining=False),
         options=SimpleNamespace(client_seconds=10.0),
         control=lambda age: tmp_path / f"{age}.sock",
     )

@@ -84,3 +84,12 @@ def test_who_waits_for_a_word_before_the_body_is_told_once_and_the_parser_does_n
         incoming.add(length(number)[:-2] + b"Expect: 100-continue\r\n\r\n" + body)
         assert not incoming.continues
         assert incoming.content == length(number) + body
+
+
+def test_of_what_finds_no_room_the_head_is_kept():
+    incoming = Incoming(LIMIT)
+    assert not incoming.add(length(5) + b"1234")
+    incoming.give_up()
+    assert incoming.given_up
+    assert not incoming.whole
+    assert incoming.content == length(5)

@@ -19,7 +19,7 @@ from longshore.serving.asgi import AsgiFace, Receive, Scope, Send
 from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
-from longshore.serving.wsgi import headers_of, read_body
+from longshore.serving.wsgi import NO_ROOM, headers_of, read_body
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]
 
@@ -122,7 +122,7 @@ def create_wsgi_app(application: Application, options: DjangoOptions | None = No
     def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         # WSGI gives the path's bytes as Latin-1
         path = str(environ["PATH_INFO"]).encode("latin-1").decode(errors="replace")
-        if options.admin and _is_panel(path):
+        if options.admin and _is_panel(path) and NO_ROOM not in environ:
             return panel(environ, start_response)
         body = read_body(environ, application.body_limit)
         answer = application.answer(Request(environ["REQUEST_METHOD"], path, headers_of(environ), body))
