@@ -84,7 +84,7 @@ def deploy_inference_graph(
     from longshore.deployment import default_namespace
     from longshore.kserve import deploy_graph
     from longshore.spec import InferenceGraph, from_plain
-    from longshore.targets.kserve import parse_version
+    from longshore.targets.kserve_versions import parse_version
 
     service = {
         "name": name,

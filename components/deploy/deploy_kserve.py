@@ -126,7 +126,7 @@ def deploy_kserve(
         Traffic,
         from_plain,
     )
-    from longshore.targets.kserve import parse_version
+    from longshore.targets.kserve_versions import parse_version
 
     options = {
         "mode": mode,

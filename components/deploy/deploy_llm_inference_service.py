@@ -86,7 +86,7 @@ def deploy_llm_inference_service(
     from longshore.deployment import default_namespace
     from longshore.kserve import deploy_llm
     from longshore.spec import LLMService, from_plain
-    from longshore.targets.kserve import parse_version
+    from longshore.targets.kserve_versions import parse_version
 
     service = {
         "name": name,

@@ -38,7 +38,8 @@ def target_of(platform: str, *, routed: bool = False, kserve_version: tuple[int,
 
         return _routed(RestTarget()) if routed else RestTarget()
     if platform == "kserve":
-        from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
+        from longshore.targets.kserve import KServeTarget
+        from longshore.targets.kserve_versions import NEWEST_VERSION
 
         target = KServeTarget(kserve_version or NEWEST_VERSION)
         return _routed(target) if routed else target

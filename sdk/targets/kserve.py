@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from longshore.errors import InvalidValue
 from longshore.spec import Container, Endpoint, Health, KServeOptions, Release, Resources, Service
@@ -20,13 +18,14 @@ from longshore.targets.base import (
     Ref,
     Selection,
 )
+from longshore.targets.kserve_checks import check_release
 from longshore.targets.kserve_health import INFERENCE_SERVICE_LABEL, inference_service_health
-from longshore.targets.kserve_huggingface import check_huggingface, token_environment, token_secret
+from longshore.targets.kserve_huggingface import token_environment, token_secret
 from longshore.targets.kserve_runtimes import (
     DRAIN_SECONDS,
     GROUP,
     GRPC_PORT,
-    OLDEST_VERSION,
+    KNATIVE_TAG,
     PORT,
     KnownRuntime,
     arguments,
@@ -38,12 +37,12 @@ from longshore.targets.kserve_runtimes import (
     variables,
 )
 from longshore.targets.kserve_tensorflow import (
-    check_saved_model,
     is_packaged_saved_model,
     saved_model_container,
     saved_model_storage,
 )
 from longshore.targets.kserve_torchserve import is_archive, is_packaged_archive, torchserve_container
+from longshore.targets.kserve_versions import NEWEST_VERSION, OLDEST_VERSION, dotted
 from longshore.targets.pods import (
     LINGER_SECONDS,
     container_resources,
@@ -55,34 +54,12 @@ from longshore.targets.pods import (
 )
 from longshore.targets.routes import Lane
 
-__all__ = ["NEWEST_VERSION", "KServeTarget", "parse_version"]
-
-NEWEST_VERSION: Final = (0, 20)
+__all__ = ["KServeTarget"]
 
 _API_VERSION: Final = f"{GROUP}/v1beta1"
 _KIND: Final = "InferenceService"
 _AGENT_PORT: Final = 9081
-_HOST_LABEL: Final = 63
-_TAG: Final = "latest"
-# of what Knative makes of the name: NAME-transformer-00001-deployment is cut, these are not
-_KNATIVE_NAME: Final = _HOST_LABEL - max(len("-transformer-00001"), len(f"{_TAG}--transformer"))
 _MASK: Final = "-"
-_SCHEMES: Final = frozenset(
-    {"abfs", "file", "gs", "hdfs", "hf", "http", "https", "oci", "oci+native", "pvc", "s3", "wasb", "webhdfs"}
-)
-_SINCE: Final = {"oci+native": (0, 20)}
-
-
-def parse_version(text: str) -> tuple[int, int]:
-    """KServe's version as it is written, such as ``0.17`` or ``v0.17.1``.
-
-    Raises:
-        InvalidValue: If it is none.
-    """
-    found = re.fullmatch(r"v?(\d+)\.(\d+)(\..+)?", text)
-    if found is None:
-        raise InvalidValue("kserve_version", text, "write it as 0.17 or v0.17.1")
-    return int(found[1]), int(found[2])
 
 
 class KServeTarget:
@@ -94,7 +71,7 @@ class KServeTarget:
 
     def __init__(self, version: tuple[int, int] = NEWEST_VERSION) -> None:
         if version < OLDEST_VERSION:
-            raise InvalidValue("KServe version", ".".join(map(str, version)), "longshore knows KServe from 0.15 on")
+            raise InvalidValue("KServe version", dotted(version), "longshore knows KServe from 0.15 on")
         self.version = version
 
     def previews(self, service: Service) -> bool:
@@ -108,7 +85,7 @@ class KServeTarget:
             InvalidValue: If the release asks for what KServe, or this version of it, does not have.
         """
         service, options = release.service, options_of(release.service)
-        self._check(release, options)
+        check_release(release, self.version)
         annotations = {f"{GROUP}/deploymentMode": self._mode(options), **_autoscaler(service, options)}
         if (secret := options.storage_secret or token_secret(release)) is not None:
             annotations[f"{GROUP}/storageSecretName"] = secret
@@ -197,7 +174,7 @@ class KServeTarget:
             # the other servers are told the service's name only, and TorchServe's archives have their own
             model=release.model.name if is_own(runtime) or is_archive(release) else service.name,
             revision=release.revision,
-            revision_url=f"http://{_TAG}-{host}" if options.mode == "Knative" else None,
+            revision_url=f"http://{KNATIVE_TAG}-{host}" if options.mode == "Knative" else None,
             grpc_url=f"http://{host}:{GRPC_PORT}" if both and entry == "predictor" else None,
             external_url=None if service_of(outside) else outside or None,
             protocols=protocols,
@@ -261,87 +238,6 @@ class KServeTarget:
         if options.mode == "Knative" and release.traffic.percent < 100:
             predictor["canaryTrafficPercent"] = release.traffic.percent
         return predictor
-
-    def _check(self, release: Release, options: KServeOptions) -> None:
-        scaling = release.service.scaling
-        if options.mode == "Standard":
-            if release.traffic.percent != 100:
-                raise InvalidValue(
-                    "Traffic.percent",
-                    release.traffic.percent,
-                    "KServe's Standard mode has no split: give the service a router, or use 100",
-                )
-            if scaling.min_replicas < 1:
-                raise InvalidValue("Scaling.min_replicas", 0, "only KServe's Knative mode scales to zero")
-            if scaling.metric in ("concurrency", "rps"):
-                raise InvalidValue("Scaling.metric", scaling.metric, "only KServe's Knative mode scales by requests")
-        elif release.traffic.mirror_percent:
-            raise InvalidValue(
-                "Traffic.mirror_percent",
-                release.traffic.mirror_percent,
-                "Knative copies no requests: use the mode Standard",
-            )
-        elif scaling.metric == "memory":
-            raise InvalidValue("Scaling.metric", scaling.metric, "Knative scales by concurrency, rps or cpu")
-        _check_name(release, options)
-        runtime = runtime_of(release)
-        if runtime is not None and runtime.since > self.version:
-            raise InvalidValue("KServeOptions.runtime", runtime.name, self._too_old(runtime.since))
-        if runtime is not None and options.protocol not in (None, *runtime.protocols):
-            raise InvalidValue(
-                "KServeOptions.protocol",
-                options.protocol,
-                f"the runtime {runtime.name} speaks {', '.join(runtime.protocols)}",
-            )
-        if is_own(runtime) and options.mode == "Knative" and options.protocol == "grpc-v2":
-            for name in ("logger", "batcher"):
-                if getattr(options, name) is not None:
-                    raise InvalidValue(
-                        f"KServeOptions.{name}",
-                        getattr(options, name),
-                        "KServe's reads HTTP, and in Knative mode the predictor has its gRPC port only",
-                    )
-        self._check_uri(release.model.uri)
-        check_huggingface(release, self.version)
-        check_saved_model(release, self.version)
-
-    def _check_uri(self, uri: str) -> None:
-        scheme, found, rest = uri.partition("://")
-        if not found or scheme == "file":
-            raise InvalidValue(
-                "ModelSource.uri",
-                uri,
-                "pods cannot read a path of this machine: package the model into a store that they can reach, such as "
-                "s3:// (package_model with repository=URI), or give pvc://CLAIM/PATH",
-            )
-        if self.version < _SINCE.get(scheme, OLDEST_VERSION):
-            raise InvalidValue("ModelSource.uri", uri, self._too_old(_SINCE[scheme]))
-        if scheme == "hf" and not re.fullmatch(r"[^/:]+/[^/:]+(:[^/]+)?", rest):
-            raise InvalidValue("ModelSource.uri", uri, "write hf://OWNER/MODEL or hf://OWNER/MODEL:REVISION")
-        if scheme == "pvc" and not urlsplit(uri).netloc:
-            raise InvalidValue("ModelSource.uri", uri, "write pvc://CLAIM/PATH")
-
-    def _too_old(self, since: tuple[int, int]) -> str:
-        has, needs = (".".join(map(str, version)) for version in (self.version, since))
-        return f"the cluster has KServe {has}, and this came with {needs}"
-
-
-def _check_name(release: Release, options: KServeOptions) -> None:
-    """Refuse names that become too long with what KServe and Knative append."""
-    service = release.service
-    longest = _KNATIVE_NAME if options.mode == "Knative" else _HOST_LABEL - len("-transformer")
-    longest -= len(release.object_name) - len(service.name)
-    if len(service.name) > longest:
-        raise InvalidValue(
-            "Service.name", service.name, f"use at most {longest} characters: KServe appends to it (RFC 1035 label)"
-        )
-    host = f"{release.object_name}-transformer-{service.namespace}"
-    if len(host) > _HOST_LABEL:
-        raise InvalidValue(
-            "Service.name",
-            service.name,
-            f"KServe makes the host name {host} of it, which has {len(host)} characters: {_HOST_LABEL} is the most",
-        )
 
 
 def _autoscaler(service: Service, options: KServeOptions) -> dict[str, str]:

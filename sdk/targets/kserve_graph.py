@@ -23,8 +23,9 @@ from longshore.spec import (
     Service,
 )
 from longshore.targets.base import REVISION_LABEL, Manifest, Ref, Selection
-from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
+from longshore.targets.kserve import KServeTarget
 from longshore.targets.kserve_runtimes import GROUP, options_of
+from longshore.targets.kserve_versions import NEWEST_VERSION, too_old
 from longshore.targets.pods import container_resources, scheduling
 from longshore.targets.workload import deployment_health, pod_health
 
@@ -40,6 +41,8 @@ _MODES: Final = {"Standard": "RawDeployment", "Knative": "Serverless"}
 # of the Service's other fields a router has nothing
 _UNUSED: Final = ("env", "secrets", "image", "port", "router")
 _UNUSED_OPTIONS: Final = frozenset(KServeOptions.__dataclass_fields__) - {"mode", "autoscaler", "timeout_seconds"}
+# what came with it: GraphTimeouts and GraphStep.map_predictions
+_FIELDS_SINCE: Final = (0, 16)
 _TIMEOUTS: Final = {"read": "serverRead", "write": "serverWrite", "idle": "serverIdle", "step": "serviceClient"}
 
 
@@ -174,12 +177,11 @@ class KServeGraphTarget:
                 raise InvalidValue("KServeOptions.autoscaler", "keda", "a graph has no metrics for it: use hpa")
         elif scaling.metric == "memory":
             raise InvalidValue("Scaling.metric", scaling.metric, "Knative scales by concurrency, rps or cpu")
-        if self.version < (0, 16):
+        if self.version < _FIELDS_SINCE:
             used = [f"GraphTimeouts.{name}" for name in _TIMEOUTS if getattr(graph.timeouts, name) is not None]
             used += ["GraphStep.map_predictions" for _, step in _steps(graph) if step.map_predictions]
             if used:
-                has = ".".join(map(str, self.version))
-                raise InvalidValue(used[0], True, f"the cluster has KServe {has}, and this came with 0.16")
+                raise InvalidValue(used[0], True, too_old(self.version, _FIELDS_SINCE))
 
 
 def _node(node: GraphNode) -> dict[str, Any]:

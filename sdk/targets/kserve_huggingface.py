@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import HuggingFaceOptions, Release
+from longshore.targets.kserve_versions import too_old
 
 __all__ = ["check_huggingface", "huggingface_arguments", "huggingface_protocols", "token_environment", "token_secret"]
 
@@ -28,10 +29,7 @@ def check_huggingface(release: Release, version: tuple[int, int]) -> None:
             "KServeOptions.huggingface", options, f"the model's format is {release.model.format}: leave this out"
         )
     if options.raw_logits and version < _RAW_LOGITS_SINCE:
-        has = ".".join(map(str, version))
-        raise InvalidValue(
-            "HuggingFaceOptions.raw_logits", True, f"the cluster has KServe {has}, and this came with 0.16"
-        )
+        raise InvalidValue("HuggingFaceOptions.raw_logits", True, too_old(version, _RAW_LOGITS_SINCE))
     gpus = release.service.resources.gpu
     if options.tensor_parallel is not None and options.tensor_parallel > gpus:
         raise InvalidValue(

@@ -17,8 +17,9 @@ from typing import Any, Final
 from longshore.errors import InvalidValue
 from longshore.spec import Endpoint, Health, HealthState, LLMService, Parallelism, Resources, Service
 from longshore.targets.base import Manifest, Ref, Selection
-from longshore.targets.kserve import NEWEST_VERSION, KServeTarget
+from longshore.targets.kserve import KServeTarget
 from longshore.targets.kserve_runtimes import GROUP
+from longshore.targets.kserve_versions import NEWEST_VERSION, dotted
 from longshore.targets.pods import container_resources, environment, scheduling, secret_refs
 from longshore.targets.workload import deployment_health, pod_health
 
@@ -55,7 +56,7 @@ class KServeLLMTarget:
     def __init__(self, version: tuple[int, int] = NEWEST_VERSION) -> None:
         self.version = KServeTarget(version).version
         if version < _SINCE:
-            raise InvalidValue("KServe version", _dotted(version), "LLMInferenceService came with KServe 0.16")
+            raise InvalidValue("KServe version", dotted(version), "LLMInferenceService came with KServe 0.16")
 
     @property
     def api_version(self) -> str:
@@ -178,13 +179,9 @@ class KServeLLMTarget:
             raise InvalidValue(
                 "LLMService.args",
                 list(release.args),
-                f"KServe's vLLM takes them since {_dotted(_ARGS_SINCE)}, and the cluster's schema tells of "
-                f"{_dotted(self.version)} only: give kserve_version, or a config with them in base_refs",
+                f"KServe's vLLM takes them since {dotted(_ARGS_SINCE)}, and the cluster's schema tells of "
+                f"{dotted(self.version)} only: give kserve_version, or a config with them in base_refs",
             )
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
 
 
 def _workload(release: LLMService, parallelism: Parallelism, resources: Resources) -> dict[str, Any]:

@@ -14,15 +14,16 @@ from longshore.targets.kserve_huggingface import huggingface_arguments, huggingf
 from longshore.targets.kserve_tensorflow import TENSORFLOW_RUNTIME, saved_model_arguments
 from longshore.targets.kserve_torchserve import FORMAT as TORCHSERVE
 from longshore.targets.kserve_torchserve import TORCHSERVE_FORMAT, is_packaged_archive, torchserve_arguments
+from longshore.targets.kserve_versions import OLDEST_VERSION
 from longshore.targets.pods import KSERVE_IMAGE, container_security, server_image
 
 __all__ = [
     "DRAIN_SECONDS",
     "GROUP",
     "GRPC_PORT",
+    "KNATIVE_TAG",
     "KSERVE_SERVER_RUNTIME",
     "LONGSHORE_RUNTIME",
-    "OLDEST_VERSION",
     "PORT",
     "KnownRuntime",
     "arguments",
@@ -41,11 +42,13 @@ LONGSHORE_RUNTIME: Final = "longshore"
 KSERVE_SERVER_RUNTIME: Final = "longshore-kserve"
 """Name of that with KServe's own model server, of ``manifests/kserve/runtime-kserve.yaml``."""
 
-OLDEST_VERSION: Final = (0, 15)
 GROUP: Final = "serving.kserve.io"
 PORT: Final = 8080
 DRAIN_SECONDS: Final = 20
 GRPC_PORT: Final = 9000
+
+KNATIVE_TAG: Final = "latest"
+"""What the host of the newest revision begins with, where it has an address of its own."""
 
 
 @dataclass(frozen=True)

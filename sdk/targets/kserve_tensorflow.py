@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from longshore.errors import InvalidValue
 from longshore.spec import Release
+from longshore.targets.kserve_versions import dotted
 
 __all__ = [
     "TENSORFLOW_RUNTIME",
@@ -56,7 +57,7 @@ def check_saved_model(release: Release, version: tuple[int, int]) -> None:
         raise InvalidValue(
             "ModelSource.uri",
             model.uri,
-            f"KServe fetches a single version since {'.'.join(map(str, _SINCE))}: give an older one the folder of all "
+            f"KServe fetches a single version since {dotted(_SINCE)}: give an older one the folder of all "
             "versions, without a digest",
         )
     if model.uri.startswith("pvc://"):
