@@ -116,7 +116,9 @@ def _added(recipe: Recipe) -> list[str]:
 def _finished(recipe: Recipe) -> list[str]:
     kind, steps = KINDS[recipe.image], list[str]()
     if kind.system:
-        steps += ["apt-get update", f"apt-get install --yes --no-install-recommends {' '.join(kind.system)}"]
+        # slim systems have no manuals, and Java's package links to its own
+        steps += ["mkdir -p /usr/share/man/man1", "apt-get update"]
+        steps.append(f"apt-get install --yes --no-install-recommends {' '.join(kind.system)}")
         steps.append("rm -rf /var/lib/apt/lists/*")
     if kind.steps:
         # what a step of one's own installs at run time goes into its home, with the pip of the base image
