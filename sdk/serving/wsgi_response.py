@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from gunicorn.http.wsgi import Response
 
 __all__ = ["WsgiResponse"]
@@ -25,6 +27,16 @@ class WsgiResponse(Response):
             data = b"%X\r\n%b\r\n" % (len(data), data)
         head, self._head = self._head, b""
         self.sock.sendall(head + data)
+
+    def send_all(self, parts: Iterable[bytes]) -> None:
+        """Send what an application answers."""
+        try:
+            for part in parts:
+                self.write(part)
+            self.close()
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
 
     def close(self) -> None:
         self.send_headers()

@@ -12,7 +12,9 @@ from unittest import mock
 
 import pytest
 from gunicorn.config import Config
+from harness.serving import wait_for
 
+from longshore.serving.patience import abort
 from longshore.serving.room import Room
 from longshore.serving.wsgi_worker import WsgiWorker
 
@@ -73,7 +75,7 @@ def running(worker):
         try:
             yield
         finally:
-            worker.method_queue.defer(worker._retire)
+            worker.method_queue.defer(worker.retire)
 
 
 def asked(address, path="/"):
@@ -92,7 +94,7 @@ def answers_until_it_ends(worker, client) -> str:
 
 def test_who_comes_while_a_replaced_worker_closes_its_port_is_answered(worker, client):
     # it learns in one go that it is replaced, and that somebody waits at a port which it then has no more
-    worker.method_queue.defer(worker._retire)
+    worker.method_queue.defer(worker.retire)
     assert answers_until_it_ends(worker, client) == "ok"
 
 
@@ -192,3 +194,21 @@ def test_an_application_that_fails_is_told_of(worker):
         with client.getresponse() as response:
             assert response.status == 500
         client.close()
+
+
+def test_who_goes_just_as_it_is_cut_off_does_no_harm(worker):
+    with socket.create_connection(worker.sockets[0].getsockname(), timeout=10) as client:
+        worker.accept(worker.sockets[0])
+        client.sendall(b"POST / HTTP/1.1\r\n")
+        wait_for(lambda: worker.poller.select(0))
+        worker.wait_for_and_dispatch_events(0)
+        abort(client)
+    (conn,) = worker._waiting
+    assert conn.incoming.content
+    worker._waiting[conn] = (worker._waiting[conn][0], 0.0)
+    # it would answer that the request was too slow
+    worker.murder_pending()
+    assert worker.nr_conns == 0
+    worker._close_listeners()
+    worker.poller.close()
+    worker.method_queue.close()
