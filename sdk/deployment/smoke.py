@@ -11,6 +11,7 @@ from longshore.errors import ConfigError, MissingExtra
 from longshore.release import Probe
 from longshore.spec import Endpoint, ModelSource, Service
 from longshore.targets.base import Ref, Runtime
+from longshore.wire.tokens import tokens_of
 
 __all__ = ["access_of", "smoke_test"]
 
@@ -47,6 +48,7 @@ def access_of(service: Service, runtime: Runtime) -> client.Access | None:
 
     Raises:
         ConfigError: If this process may not read it.
+        InvalidValue: If a line of it is no token: the server would not start with it.
     """
     name = None if service.torchserve is None else service.torchserve.token_secret
     if name is None:
@@ -57,7 +59,7 @@ def access_of(service: Service, runtime: Runtime) -> client.Access | None:
             f"the Secret {name} may not be read here, and the smoke test needs a token of it: give one (access), or "
             f"have the step's Role allow it (longshore rbac --secret {name})"
         )
-    values = [base64.b64decode(value).decode("latin-1") for one in found for value in (one.get("data") or {}).values()]
-    lines = [line.strip() for value in values for line in value.splitlines()]
-    token = next((line for line in lines if line and not line.startswith("#")), None)
-    return None if token is None else client.Access(token=token)
+    values = [base64.b64decode(value) for one in found for value in (one.get("data") or {}).values()]
+    told = {"option": "TorchServeOptions.token_secret", "place": name}
+    tokens = [token for value in values for token in tokens_of(value, **told)]
+    return client.Access(token=tokens[0]) if tokens else None

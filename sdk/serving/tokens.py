@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Final
 
 from longshore.errors import InvalidValue
 from longshore.serving.protocol import RequestError
+from longshore.wire.tokens import tokens_of
 
 __all__ = ["TokenFile", "tokens_in"]
 
-_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")
 _SCHEME: Final = b"bearer "
 
 _State = tuple[int, int, int]
@@ -104,16 +103,7 @@ def tokens_in(path: Path) -> tuple[str, ...]:
         InvalidValue: If a line is none; no message holds a token.
         OSError: If it cannot be read.
     """
-    known = list[str]()
-    for number, line in enumerate(path.read_bytes().decode("latin-1").splitlines(), start=1):
-        token = line.strip()
-        if not token or token.startswith("#"):
-            continue
-        if _TOKEN.fullmatch(token) is None:
-            rule = f"line {number} is no token: use 16 or more letters, digits and '._~+/-' (openssl rand -hex 32)"
-            raise InvalidValue("token-file", str(path), rule)
-        known.append(token)
-    return tuple(known)
+    return tokens_of(path.read_bytes(), option="token-file", place=str(path))
 
 
 _ABSENT: Final[_State] = (-1, -1, -1)

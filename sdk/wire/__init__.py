@@ -1,1 +1,1 @@
-"""What goes over the wire of protocols that servers and clients share: messages of gRPC, TensorFlow's tensors."""
+"""What servers and clients share of protocols: messages of gRPC, tensors of TensorFlow, tokens."""

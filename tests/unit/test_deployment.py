@@ -61,6 +61,8 @@ def test_a_token_for_the_smoke_test_is_taken_from_the_services_secret():
     text = base64.b64encode(b"# of the team\n 0123456789abcdef \nfedcba9876543210\n").decode()
     found = access_of(service, Cluster([{"data": {"a": text}}]))
     assert found.headers() == {"Authorization": "Bearer 0123456789abcdef"}
+    with pytest.raises(InvalidValue, match="token_secret.*tokens.*line 1 is no token"):
+        access_of(service, Cluster([{"data": {"a": base64.b64encode(b"short").decode()}}]))
     # that there is none is told by what looks for all Secrets
     assert access_of(service, Cluster([])) is None
     assert access_of(Service(name="m"), Cluster(None)) is None
