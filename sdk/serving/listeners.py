@@ -135,6 +135,7 @@ class UvicornListener:
         )
         self._socket = sock
         self._task: asyncio.Task[None] | None = None
+        self._arriving = list[asyncio.Task[Any]]()
         self._patience = Patience[Any](client_seconds)
         self._watch: asyncio.Task[None] | None = None
 
@@ -148,10 +149,20 @@ class UvicornListener:
         self._watch = asyncio.create_task(_every(self._patience.interval, self._cut_off))
 
     def stop_accepting(self) -> None:
+        # what the kernel has accepted would be reset
+        loop = asyncio.get_running_loop()
+        for client in _waiting(self._socket):
+            self._arriving.append(loop.create_task(loop.connect_accepted_socket(self._protocol, client)))
         for server in self._server.servers:
             server.close()
 
+    def _protocol(self) -> asyncio.Protocol:
+        server = self._server
+        return _Protocol(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+
     async def end(self) -> None:
+        self.stop_accepting()
+        await asyncio.gather(*self._arriving)
         self._server.should_exit = True
         if self._task is not None:
             await self._task
@@ -160,7 +171,8 @@ class UvicornListener:
 
     @property
     def connections(self) -> int:
-        return len(self._server.server_state.connections)
+        arriving = sum(not task.done() for task in self._arriving)
+        return len(self._server.server_state.connections) + arriving
 
     @property
     def requests(self) -> int:
@@ -177,6 +189,15 @@ class UvicornListener:
             else:
                 connection.transport.write(too_slow(self._patience.seconds))
                 connection.transport.close()
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Connections that nobody has taken yet."""
+    # closed, or there is none
+    with contextlib.suppress(OSError):
+        listener.setblocking(False)
+        while True:
+            yield listener.accept()[0]
 
 
 def _uvicorn_waits(connection: Any) -> tuple[str, Any] | None:

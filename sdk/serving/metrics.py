@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal, get_args
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics", "ModelMetrics"]
+__all__ = ["CONTENT_TYPE", "KINDS", "PROTOCOLS", "UNMATCHED", "Kind", "Metrics", "ModelMetrics", "SharedMetrics"]
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 """Content type of what :meth:`Metrics.render` gives."""
@@ -193,7 +195,7 @@ class Metrics:
             return generate_latest(self.registry)
         self._count_kept()
         shared = CollectorRegistry()
-        MultiProcessCollector(shared)  # type: ignore[no-untyped-call]
+        SharedMetrics(shared)
         return generate_latest(shared)
 
     def _count_kept(self) -> None:
@@ -205,6 +207,30 @@ class Metrics:
         while True:
             time.sleep(_COUNT_SECONDS)
             self._count_kept()
+
+
+class SharedMetrics(MultiProcessCollector):
+    """What several processes count, each in files.
+
+    prometheus_client fails on a file that a process is about to make, or was killed while it did.
+
+    Args:
+        registry: Where it is registered; None is nowhere.
+        path: The folder of the files; None is the one that the environment names.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None, path: str | None = None) -> None:
+        super().__init__(registry, path)  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Any:
+        """The metrics, summed up."""
+        files = list[str]()
+        for file in Path(self._path).glob("*.db"):
+            # a worker that has ended takes some with it
+            with contextlib.suppress(FileNotFoundError):
+                if file.stat().st_size:
+                    files.append(str(file))
+        return self.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
 
 
 class _Before(Collector):

@@ -22,14 +22,14 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
-from prometheus_client import CollectorRegistry, values
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import values
 from seldon_core import microservice, wrapper
 from seldon_core.flask_utils import SeldonMicroserviceException
 from seldon_core.metrics import SeldonMetrics
 
 from longshore.errors import InputError, ModelError
 from longshore.serving import protocol
+from longshore.serving.metrics import SharedMetrics
 from longshore.serving.protocol import RequestError
 
 __all__ = ["Refused", "complete", "deployed", "refusals"]
@@ -171,6 +171,6 @@ def _share_metrics() -> None:
 
     def collect(self: SeldonMetrics) -> Iterator[Any]:
         yield from theirs(self)
-        yield from MultiProcessCollector(CollectorRegistry()).collect()  # type: ignore[no-untyped-call]
+        yield from SharedMetrics().collect()
 
     SeldonMetrics.collect = collect
