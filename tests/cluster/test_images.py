@@ -57,6 +57,26 @@ def run(image, iris_model, tmp_path):
     return start
 
 
+def test_room_is_made_though_a_build_was_killed(tmp_path, monkeypatch):
+    try:
+        need_root()
+        need_commands(CONTAINER_COMMANDS)
+    except Missing as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images = Images()
+
+    def buildah(*words):
+        done = subprocess.run(["buildah", *words], env=images.environment, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    image = buildah("commit", "--quiet", buildah("from", "scratch"))
+    left = buildah("from", image)
+    assert buildah("mount", left)
+    images.make_room([{"lock.txt": b"another"}])
+    assert buildah("images", "--all", "--quiet") == ""
+
+
 def answers(server):
     row = dict(zip(IRIS, ROWS[0], strict=True))
     answer = server.ask(lambda: server.post(PREDICT, {"instances": [row]}))

@@ -90,7 +90,7 @@ class Images:
         """
         with locked(self._folder / "lock"):
             contexts = {name: _context(name) for name in LONGSHORE_IMAGES}
-            self._make_room(contexts.values())
+            self.make_room(contexts.values())
             names = [self._build_small(name) for name in _SMALL]
             self._make_base()
             names += [self._build_longshore(name, context) for name, context in contexts.items()]
@@ -118,7 +118,7 @@ class Images:
         target = f"docker://{registry}/{path or image.partition('/')[2]}"
         return ["env", *environment, "buildah", "push", "--quiet", "--tls-verify=false", image, target]
 
-    def _make_room(self, contexts: Iterable[Mapping[str, bytes]]) -> None:
+    def make_room(self, contexts: Iterable[Mapping[str, bytes]]) -> None:
         """Take away what images were made of before, a gigabyte for each change of a lock.
 
         What they are made of now stays: a change of longshore's own files builds small layers only.
@@ -126,6 +126,8 @@ class Images:
         known = self._folder / "installed"
         installed = _digest_of({n: c for context in contexts for n, c in context.items() if not n.endswith(".whl")})
         if not known.exists() or known.read_text() != installed:
+            # a build that was killed leaves a container, which keeps what it was made of
+            self._buildah("rm", "--all")
             self._buildah("rmi", "--prune")
             known.write_text(installed)
 
