@@ -71,10 +71,12 @@ def test_room_is_made_though_a_build_was_killed(tmp_path, monkeypatch):
         return done.stdout.strip()
 
     image = buildah("commit", "--quiet", buildah("from", "scratch"))
-    left = buildah("from", image)
-    assert buildah("mount", left)
-    images.make_room([{"lock.txt": b"another"}])
-    assert buildah("images", "--all", "--quiet") == ""
+    try:
+        assert buildah("mount", buildah("from", image))
+        images.make_room([{"lock.txt": b"another"}])
+        assert buildah("images", "--all", "--quiet") == ""
+    finally:
+        buildah("rm", "--all")
 
 
 def answers(server):
