@@ -60,6 +60,6 @@ def access_of(service: Service, runtime: Runtime) -> client.Access | None:
             f"have the step's Role allow it (longshore rbac --secret {name})"
         )
     values = [base64.b64decode(value) for one in found for value in (one.get("data") or {}).values()]
-    told = {"option": "TorchServeOptions.token_secret", "place": name}
-    tokens = [token for value in values for token in tokens_of(value, **told)]
+    option = "TorchServeOptions.token_secret"
+    tokens = [token for value in values for token in tokens_of(value, option=option, place=name)]
     return client.Access(token=tokens[0]) if tokens else None

@@ -19,7 +19,16 @@ from uvicorn.protocols.http import httptools_impl
 from longshore.errors import MissingExtra
 from longshore.serving.patience import Patience, abort, too_slow
 
-__all__ = ["Corked", "DaphneListener", "Listener", "UvicornListener", "check_daphne", "listener_of", "run_loop"]
+__all__ = [
+    "Corked",
+    "DaphneListener",
+    "Listener",
+    "UvicornListener",
+    "check_daphne",
+    "listener_of",
+    "run_loop",
+    "waiting_clients",
+]
 
 
 _HIGH_WATER: Final = 4 * 2**20
@@ -151,7 +160,7 @@ class UvicornListener:
     def stop_accepting(self) -> None:
         # what the kernel has accepted would be reset
         loop = asyncio.get_running_loop()
-        for client in _waiting(self._socket):
+        for client, _ in waiting_clients(self._socket):
             self._arriving.append(loop.create_task(loop.connect_accepted_socket(self._protocol, client)))
         for server in self._server.servers:
             server.close()
@@ -162,7 +171,8 @@ class UvicornListener:
 
     async def end(self) -> None:
         self.stop_accepting()
-        await asyncio.gather(*self._arriving)
+        if self._arriving:
+            await asyncio.wait(self._arriving)
         self._server.should_exit = True
         if self._task is not None:
             await self._task
@@ -191,13 +201,23 @@ class UvicornListener:
                 connection.transport.close()
 
 
-def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
-    """Connections that nobody has taken yet."""
-    # closed, or there is none
-    with contextlib.suppress(OSError):
-        listener.setblocking(False)
-        while True:
-            yield listener.accept()[0]
+def waiting_clients(listener: socket.socket) -> Iterator[tuple[socket.socket, Any]]:
+    """Whoever is connected to a listener and was taken by nobody yet, with the client's address.
+
+    Once a listener is closed, the kernel resets them.
+
+    Args:
+        listener: A socket that listens; of one that is closed, nobody is.
+    """
+    while True:
+        try:
+            listener.setblocking(False)
+            taken = listener.accept()
+        except ConnectionAbortedError:
+            continue
+        except OSError:
+            return
+        yield taken
 
 
 def _uvicorn_waits(connection: Any) -> tuple[str, Any] | None:

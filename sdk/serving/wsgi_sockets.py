@@ -11,18 +11,20 @@ import functools
 import select
 import socket
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from gunicorn.workers.gthread import ThreadWorker
 
 from longshore.serving.control import Answer, Request
+from longshore.serving.listeners import waiting_clients
 from longshore.serving.process import leave
 
 __all__ = ["ListeningWorker"]
 
 
-class ListeningWorker(ThreadWorker):
+class ListeningWorker(ThreadWorker, ABC):
     """See above. What becomes of whoever connects is for :meth:`connected` to say.
 
     Attributes:
@@ -36,6 +38,7 @@ class ListeningWorker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.news = select.poll()
 
+    @abstractmethod
     def connected(self, client: socket.socket, address: Any, server: Any) -> None:
         """Take a connection, and wait for its first request.
 
@@ -44,7 +47,6 @@ class ListeningWorker(ThreadWorker):
             address: Address of the client.
             server: Address that it has connected to.
         """
-        raise NotImplementedError
 
     def control(self, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""
@@ -79,8 +81,7 @@ class ListeningWorker(ThreadWorker):
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
                 raise
             return
-        self.nr_conns += 1
-        self.connected(client, address, listener.getsockname())
+        self._admit(client, address, listener)
 
     def set_accept_enabled(self, enabled: bool) -> None:
         if enabled != self._accepting:
@@ -95,6 +96,10 @@ class ListeningWorker(ThreadWorker):
         # called as soon as it is known that the worker is to end, whether or not there are connections yet
         self._close_listeners()
         super()._cap_keepalive(deadline)
+
+    def _admit(self, client: socket.socket, address: Any, listener: socket.socket) -> None:
+        self.nr_conns += 1
+        self.connected(client, address, listener.getsockname())
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         done = threading.Event()
@@ -118,10 +123,7 @@ class ListeningWorker(ThreadWorker):
         # Gunicorn leaves them open until the last answer: who connects meanwhile would wait for nothing and be cut off
         self.set_accept_enabled(False)
         for sock in self.sockets:
-            sock.setblocking(False)
-            before = -1
-            while self.nr_conns > before:
-                before = self.nr_conns
-                self.accept(sock)
+            for client, address in waiting_clients(sock):
+                self._admit(client, address, sock)
             sock.close()
         self.sockets = []
