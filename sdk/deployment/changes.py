@@ -13,7 +13,6 @@ from longshore.deployment.lookup import (
     default_namespace,
     deployed_release,
     find_bearer,
-    release_at,
     runtime_of,
 )
 from longshore.deployment.settings import REGISTRY_ANNOTATION, as_deployed, registry_of
@@ -25,7 +24,6 @@ from longshore.release import (
     Recorder,
     current_release,
     deploy,
-    previous_release,
     release_in,
     remove,
 )
@@ -64,7 +62,7 @@ def deploy_model(
         platform: One of :data:`PLATFORMS`.
         traffic: The share of the requests that it shall answer; None is all.
         session: The cluster; None is the one at hand. The platform ``local`` has none.
-        tracking_uri: The registry; None is the one of this machine.
+        tracking_uri: The registry; None is the one that the service was recorded in before, or that of this machine.
         timeout_seconds: For each wait until the revision is ready.
         patience_seconds: For what stalls the revision from outside to end.
         force: Take over what somebody else has set in the service's objects, such as a number of replicas.
@@ -77,8 +75,11 @@ def deploy_model(
         ClusterError: If the cluster refuses or cannot be reached.
         DeployError: If the model did not come up or did not answer well; says what serves instead.
     """
-    if tracking_uri is not None:
+    # a parameter that was left empty in a form is an empty text
+    if tracking_uri:
         service = replace(service, annotations={**service.annotations, REGISTRY_ANNOTATION: tracking_uri})
+    else:
+        tracking_uri = registry_of(service)
     release = Release(service=as_deployed(service, platform, model), model=model, traffic=traffic or Traffic())
     # what the platform cannot do is told before anything is asked of it
     target_of(platform, routed=service.router is not None, kserve_version=kserve_version).render(release)
@@ -119,17 +120,17 @@ def rollback_service(
         ConfigError: If there is nothing to go back to.
         DeployError: If the earlier release does not come up; the current one then still serves.
     """
-    ref, runtime = find_bearer(name, platform, namespace, session)
-    earlier = previous_release(ref, runtime)
+    bearer = find_bearer(name, platform, namespace, session)
+    earlier = bearer.earlier
     if earlier is None:
-        raise ConfigError(f"{ref} has no earlier release to go back to")
+        raise ConfigError(f"{bearer.ref} has no earlier release to go back to")
     return deploy_model(
         earlier.model,
         earlier.service,
         platform=platform,
-        traffic=_share_again(earlier, current_release(ref, runtime)),
+        traffic=_share_again(earlier, bearer.serving),
         session=session,
-        tracking_uri=tracking_uri or registry_of(earlier.service),
+        tracking_uri=tracking_uri,
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
@@ -175,7 +176,7 @@ def promote_service(
         platform=platform,
         traffic=Traffic(percent=percent),
         session=session,
-        tracking_uri=tracking_uri or registry_of(release.service),
+        tracking_uri=tracking_uri,
         timeout_seconds=timeout_seconds,
         on_progress=on_progress,
     )
@@ -186,10 +187,10 @@ def delete_service(
 ) -> None:
     """Serve a service's models no more, and remove all that was applied for it. What is gone already is no error."""
     place = namespace or default_namespace(platform, session)
-    ref, runtime = find_bearer(name, platform, place, session)
-    release = release_at(ref, runtime)
+    bearer = find_bearer(name, platform, place, session)
+    release = bearer.last
     service = Service(name=name, namespace=place) if release is None else release.service
-    remove(service, target=target_of(platform, routed=service.router is not None), runtime=runtime)
+    remove(service, target=target_of(platform, routed=service.router is not None), runtime=bearer.runtime)
 
 
 def undo_run(run: str) -> None:
@@ -208,12 +209,7 @@ def undo_run(run: str) -> None:
         undone, before = current_release(ref, runtime), before_run(ref, run)
         earlier = None if before is None else release_in(before)
         if earlier is not None:
-            deploy_model(
-                earlier.model,
-                earlier.service,
-                traffic=_share_again(earlier, undone),
-                tracking_uri=registry_of(earlier.service),
-            )
+            deploy_model(earlier.model, earlier.service, traffic=_share_again(earlier, undone))
             continue
         with runtime.lock(ref):
             runtime.delete([ref])
@@ -235,8 +231,8 @@ def _target(
 def _check_bearer(platform: str, service: Service, runtime: Runtime) -> None:
     """A service cannot change between having a router and having none while it serves."""
     routed = service.router is not None
-    for ref in bearers(platform, service.name, service.namespace):
-        release = release_at(ref, runtime)
+    for bearer in bearers(platform, service.name, service.namespace, runtime):
+        release = bearer.last
         if release is not None and (release.service.router is not None) != routed:
             was, wanted = ("without a router", "with one") if routed else ("with a router", "without one")
             raise ConfigError(

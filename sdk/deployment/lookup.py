@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longshore.errors import ConfigError
-from longshore.release import current_release, previous_release, release_in
+from longshore.release import release_in, serving_in
 from longshore.spec import Endpoint, ModelSource, Release, Service
 from longshore.storage import fetch_directory
 from longshore.targets import ROUTABLE, target_of
-from longshore.targets.base import Ref, Runtime
+from longshore.targets.base import PREVIOUS_ANNOTATION, Manifest, Ref, Runtime
 
 if TYPE_CHECKING:
     from longshore.cluster import Session
     from longshore.packaging import ModelCard
 
 __all__ = [
+    "Bearer",
     "bearers",
     "card_of",
     "default_namespace",
@@ -28,7 +30,6 @@ __all__ = [
     "example_rows",
     "find_bearer",
     "find_endpoint",
-    "release_at",
     "runtime_of",
 ]
 
@@ -62,27 +63,51 @@ def default_namespace(platform: str, session: Session | None = None) -> str:
     return (session or Session.default()).namespace
 
 
-def bearers(platform: str, name: str, namespace: str) -> list[Ref]:
-    """The objects that bear a service's release: without a router, then with one."""
-    found = target_of(platform).objects(Service(name=name, namespace=namespace))[:1]
+@dataclass(frozen=True)
+class Bearer:
+    """The object that bears a service's release, as it was when it was read.
+
+    Args:
+        ref: Where it is; where it would be without a router if there is none.
+        runtime: What holds it.
+        manifest: The object, None if there is none.
+    """
+
+    ref: Ref
+    runtime: Runtime
+    manifest: Manifest | None
+
+    @property
+    def last(self) -> Release | None:
+        """The release that was deployed last, whatever its share."""
+        return None if self.manifest is None else release_in(self.manifest)
+
+    @property
+    def serving(self) -> Release | None:
+        """The release that was last given requests."""
+        return None if self.manifest is None else serving_in(self.manifest, Release)
+
+    @property
+    def earlier(self) -> Release | None:
+        """The release that the one of now replaced."""
+        return None if self.manifest is None else release_in(self.manifest, PREVIOUS_ANNOTATION)
+
+
+def bearers(platform: str, name: str, namespace: str, runtime: Runtime) -> list[Bearer]:
+    """The objects that can bear a service's release: without a router, then with one."""
+    refs = target_of(platform).objects(Service(name=name, namespace=namespace))[:1]
     if platform in ROUTABLE:
         from longshore.targets.routed import routed_bearer
 
-        found.append(routed_bearer(name, namespace))
-    return found
+        refs.append(routed_bearer(name, namespace))
+    return [Bearer(ref, runtime, runtime.get(ref)) for ref in refs]
 
 
-def find_bearer(name: str, platform: str, namespace: str | None, session: Session | None) -> tuple[Ref, Runtime]:
-    """The object that bears a service's release, or would without a router if there is none, and its runtime."""
+def find_bearer(name: str, platform: str, namespace: str | None, session: Session | None) -> Bearer:
+    """The object that bears a service's release."""
     runtime = runtime_of(platform, session)
-    found = bearers(platform, name, namespace or default_namespace(platform, session))
-    return next((ref for ref in found if release_at(ref, runtime) is not None), found[0]), runtime
-
-
-def release_at(ref: Ref, runtime: Runtime) -> Release | None:
-    """The release that an object bears, None if there is no such object or it bears none."""
-    manifest = runtime.get(ref)
-    return None if manifest is None else release_in(manifest)
+    found = bearers(platform, name, namespace or default_namespace(platform, session), runtime)
+    return next((bearer for bearer in found if bearer.last is not None), found[0])
 
 
 def deployed_release(
@@ -93,10 +118,10 @@ def deployed_release(
     Raises:
         ConfigError: If nothing of that name was deployed.
     """
-    ref, runtime = find_bearer(name, platform, namespace, session)
-    release = release_at(ref, runtime)
+    bearer = find_bearer(name, platform, namespace, session)
+    release = bearer.last
     if release is None:
-        raise _no_release(ref)
+        raise _no_release(bearer.ref)
     return release
 
 
@@ -104,8 +129,7 @@ def earlier_release(
     name: str, *, platform: str = "local", namespace: str | None = None, session: Session | None = None
 ) -> Release | None:
     """The release that the one of now replaced, None if there was none."""
-    ref, runtime = find_bearer(name, platform, namespace, session)
-    return previous_release(ref, runtime)
+    return find_bearer(name, platform, namespace, session).earlier
 
 
 def find_endpoint(
@@ -146,10 +170,10 @@ def _no_release(ref: Ref) -> ConfigError:
 
 
 def _served(name: str, platform: str, namespace: str | None, session: Session | None) -> tuple[Endpoint, Release]:
-    ref, runtime = find_bearer(name, platform, namespace, session)
-    release = current_release(ref, runtime)
+    bearer = find_bearer(name, platform, namespace, session)
+    release = bearer.serving
     if release is None:
-        raise _no_release(ref)
+        raise _no_release(bearer.ref)
     target = target_of(platform, routed=release.service.router is not None)
-    found = [runtime.get(ref) for ref in target.objects(release.service)]
+    found = [bearer.runtime.get(ref) for ref in target.objects(release.service)]
     return target.endpoint(release, [manifest for manifest in found if manifest is not None]), release

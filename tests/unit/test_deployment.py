@@ -1,4 +1,4 @@
-"""The facade's smoke test: whom it asks, and whom it cannot."""
+"""The facade: whom its smoke test asks, where deployments are recorded, how often the cluster is asked."""
 
 import base64
 import logging
@@ -7,12 +7,23 @@ from pathlib import Path
 import pytest
 
 from longshore import client
-from longshore.deployment import with_storage_secret
+from longshore.deployment import changes, deploy_model, lookup, rollback_service, with_storage_secret
 from longshore.deployment.smoke import access_of, smoke_test
 from longshore.errors import ConfigError, InvalidValue, MissingExtra
 from longshore.packaging import read_card
-from longshore.spec import Endpoint, KServeOptions, SeldonOptions, SeldonV2Options, Service, TorchServeOptions
+from longshore.release import marked
+from longshore.spec import (
+    Endpoint,
+    KServeOptions,
+    ModelSource,
+    SeldonOptions,
+    SeldonV2Options,
+    Service,
+    TorchServeOptions,
+)
 from longshore.targets.base import Ref
+
+STORED = ModelSource(name="m", uri="s3://models/m", format="sklearn", version="1")
 
 
 @pytest.mark.parametrize(("takes", "asked"), [("rows", True), ("tensors", False)])
@@ -68,3 +79,44 @@ def test_a_token_for_the_smoke_test_is_taken_from_the_services_secret():
     assert access_of(Service(name="m"), Cluster(None)) is None
     with pytest.raises(ConfigError, match="longshore rbac --secret tokens"):
         access_of(service, Cluster(None))
+
+
+@pytest.mark.parametrize("given", [None, ""])
+def test_a_service_is_recorded_where_it_was_recorded_before(deployed, given):
+    first = deploy_model(STORED, Service(name="m"), platform="rest", tracking_uri="http://team")
+    again = deploy_model(STORED, first.service, platform="rest", tracking_uri=given)
+    assert again == first
+    elsewhere = deploy_model(STORED, first.service, platform="rest", tracking_uri="http://other")
+    assert deploy_model(STORED, Service(name="m"), platform="rest", tracking_uri=given).service.annotations == {}
+    assert elsewhere.service.annotations == {"longshore.dev/registry": "http://other"}
+    assert deployed.recorded_in == ["http://team", "http://team", "http://other", None]
+
+
+def test_a_rollback_asks_for_each_object_that_can_bear_the_release_once(deployed):
+    first = deploy_model(STORED, Service(name="m"), platform="rest")
+    deployed.asked.clear()
+    (deployed.manifest,) = marked([{"metadata": {}}], first, first)
+    assert rollback_service("m", platform="rest", namespace="default") == first
+    # once to find what to go back to, once before it is deployed
+    assert len(deployed.asked) == 2 * len(set(deployed.asked)) == 4
+
+
+@pytest.fixture
+def deployed(monkeypatch):
+    """A cluster that carries nothing out: what it is asked, and where the facade has deployments recorded."""
+
+    class Deployed:
+        def __init__(self):
+            self.asked, self.recorded_in, self.manifest = [], [], None
+
+        def get(self, ref):
+            self.asked.append(ref)
+            return self.manifest
+
+    found = Deployed()
+    monkeypatch.setattr(lookup, "runtime_of", lambda *_, **__: found)
+    monkeypatch.setattr(changes, "runtime_of", lambda *_, **__: found)
+    monkeypatch.setattr(changes, "_recorder", lambda _, uri: found.recorded_in.append(uri))
+    monkeypatch.setattr(changes, "smoke_test", lambda *_, **__: None)
+    monkeypatch.setattr(changes, "deploy", lambda release, **_: release)
+    return found
