@@ -5,6 +5,9 @@
 :mod:`longshore.serving.metrics`           what is counted, for Prometheus
 :mod:`longshore.serving.protocol`          V1 and V2: what a request means; knows no framework
 :mod:`longshore.serving.models`            the versions that are served side by side
+:mod:`longshore.serving.messages`          requests and answers, as faces and the application hand them on
+:mod:`longshore.serving.routes`            the paths that are answered
+:mod:`longshore.serving.exchange`          the course of one request
 :mod:`longshore.serving.application`       what is answered, whatever framework it stands in
 :mod:`longshore.serving.openapi`           the operations, described with the model's own columns
 :mod:`longshore.serving.asgi`              the application as ASGI

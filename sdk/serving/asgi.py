@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from longshore.serving.application import Application, Exchange, Found
+from longshore.serving.application import Application
 from longshore.serving.batching import WAITING, BatchQueue
 from longshore.serving.core import Predictor
+from longshore.serving.exchange import Exchange
 from longshore.serving.protocol import ClientGone
 from longshore.serving.room import SMALL
+from longshore.serving.routes import Found
 
 __all__ = ["AsgiFace", "Receive", "Scope", "Send"]
 

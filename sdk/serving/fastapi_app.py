@@ -17,10 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from longshore.serving import openapi, protocol
-from longshore.serving.application import CLIENT_GONE, ROUTES, Application, find_route
+from longshore.serving.application import Application
 from longshore.serving.asgi import AsgiFace
 from longshore.serving.batching import WAITING
+from longshore.serving.messages import CLIENT_GONE
 from longshore.serving.protocol import ClientGone
+from longshore.serving.routes import ROUTES, find_route
 
 __all__ = ["Observed", "create_app"]
 

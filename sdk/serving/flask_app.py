@@ -10,7 +10,9 @@ import flask
 from werkzeug.exceptions import HTTPException
 
 from longshore.serving import protocol
-from longshore.serving.application import ROUTES, Application, Request, Route, find_route
+from longshore.serving.application import Application
+from longshore.serving.messages import Request
+from longshore.serving.routes import ROUTES, Route, find_route
 from longshore.serving.wsgi import headers_of, read_body
 
 __all__ = ["create_app"]

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from longshore.packaging import Column, Signature
 from longshore.packaging.datatypes import column_type
-from longshore.serving.application import ROUTES, Route
 from longshore.serving.core import Predictor
 from longshore.serving.models import Models
 from longshore.serving.protocol import model_v2
+from longshore.serving.routes import ROUTES, Route
 
 __all__ = ["describe"]
 

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from longshore.errors import InvalidValue
 from longshore.packaging import LoadedModel, save_model
 from longshore.serving import Application, Predictor, protocol
-from longshore.serving.application import Request
+from longshore.serving.messages import Request
 from longshore.serving.models import Models
 from longshore.serving.protocol import RequestError
 from longshore.training.fit import train_sklearn

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from longshore.errors import ConfigError, InvalidValue
 from longshore.packaging import load_model, save_model
 from longshore.serving import Application, Predictor
-from longshore.serving.application import Request
 from longshore.serving.capture import Capture
 from longshore.serving.core import Ask, Tensor
+from longshore.serving.messages import Request
 from longshore.serving.metrics import Metrics
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn

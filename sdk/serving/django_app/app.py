@@ -14,11 +14,12 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from longshore.errors import ConfigError
-from longshore.serving.application import Application, Request
+from longshore.serving.application import Application
 from longshore.serving.asgi import AsgiFace, Receive, Scope, Send
 from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
+from longshore.serving.messages import Request
 from longshore.serving.wsgi import NO_ROOM, headers_of, read_body
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]

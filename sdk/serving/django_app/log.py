@@ -15,11 +15,12 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.utils import timezone
 from prometheus_client import Counter
 
-from longshore.serving.application import Application, Recorded
+from longshore.serving.application import Application
 from longshore.serving.django_app.database import prepare
 from longshore.serving.django_app.models import Prediction, ServedModel
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.writer import Unavailable, Writer
+from longshore.serving.messages import Recorded
 
 __all__ = ["Entry", "PredictionLog", "prune", "read_entry"]
 
