@@ -12,7 +12,7 @@ from harness.pods import delete_pod, start_pod
 __all__ = ["Load"]
 
 _ASK = """
-import json, sys, urllib.request
+import json, sys, time, urllib.request
 url, body, headers = sys.argv[1], sys.argv[2].encode(), json.loads(sys.argv[3])
 while True:
     try:
@@ -20,7 +20,7 @@ while True:
         with urllib.request.urlopen(request, timeout=5) as reply:
             print(json.load(reply)["predictions"][0], flush=True)
     except Exception as error:
-        print("failed:", repr(error), flush=True)
+        print("failed:", time.strftime("%H:%M:%S"), repr(error), flush=True)
 """
 
 
@@ -48,9 +48,10 @@ class Load:
         self.lines: list[str] = []
 
     def read(self) -> list[str]:
-        """What has come so far."""
+        """What has come so far, from the first answer on: nodes hear of a new Service's pods in their own time."""
         # the last line may be half of one
-        return self._cluster.log(self._namespace, "load").split("\n")[:-1]
+        lines = self._cluster.log(self._namespace, "load").split("\n")[:-1]
+        return [line for line in lines if not line.startswith("waiting")]
 
     @property
     def failures(self) -> list[str]:

@@ -209,7 +209,8 @@ disabled_plugins = {json.dumps(_UNUSED_PLUGINS)}
         return {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "nftables",
+            # with nftables, a connection in some 250,000 is refused while endpoints change, whatever is behind them
+            "mode": "iptables",
             "clientConnection": {"kubeconfig": f"{self._folder}/proxy.kubeconfig"},
             "hostnameOverride": self.name,
             "clusterCIDR": self._network.pods,
@@ -217,7 +218,7 @@ disabled_plugins = {json.dumps(_UNUSED_PLUGINS)}
             "conntrack": untouched,
             "healthzBindAddress": "127.0.0.1:10256",
             "metricsBindAddress": "127.0.0.1:10249",
-            "nftables": {"minSyncPeriod": "100ms"},
+            "iptables": {"minSyncPeriod": "100ms"},
         }
 
     def _init(self) -> str:
