@@ -96,9 +96,17 @@ def pod_health(pod: Manifest, events: Sequence[Manifest] = ()) -> Health | None:
             return Health.progressing(f"pod {name} waits for a node that is being added")
         return Health.stalled(f"pod {name} cannot be scheduled: {scheduled.get('message', 'no node fits')}")
     mounts = [event for event in _about(pod, events) if event.get("reason") in _MOUNT]
-    if mounts and not any("running" in container.get("state", {}) for container in _containers(status)):
-        return Health.stalled(f"pod {name}: a volume cannot be mounted: {mounts[-1].get('message', '')}")
+    if mounts and not any(_ran(container) for container in _containers(status)):
+        message = mounts[-1].get("message", "")
+        why = f"pod {name}: a volume cannot be mounted: {message}"
+        return Health.progressing(why) if _SYNC.search(message) else Health.stalled(why)
     return None
+
+
+def _ran(container: Mapping[str, Any]) -> bool:
+    """Whether a container runs or did, for which its pod's volumes were mounted."""
+    states = (container.get("state") or {}, container.get("lastState") or {})
+    return any("running" in state or "terminated" in state for state in states)
 
 
 def _condition(pod: Manifest, kind: str) -> Mapping[str, Any]:

@@ -154,9 +154,13 @@ def test_what_waits_for_others_has_stalled():
 @pytest.mark.parametrize("kind", ["secret", "configmap"])
 def test_a_kubelet_that_has_not_looked_yet_is_waited_for(kind):
     said = f"failed to sync {kind} cache: timed out waiting for the condition"
-    health = pod_health(pod(container("CreateContainerConfigError", said)))
-    assert health.state is HealthState.PROGRESSING
-    assert said in health.why
+    mount = event("FailedMount", f'MountVolume.SetUp failed for volume "x" : {said}')
+    for health in (
+        pod_health(pod(container("CreateContainerConfigError", said))),
+        pod_health(pod(container("ContainerCreating")), [mount]),
+    ):
+        assert health.state is HealthState.PROGRESSING
+        assert said in health.why
 
 
 @pytest.mark.parametrize("reason", ["TriggeredScaleUp", "Nominated"])
@@ -179,6 +183,13 @@ def test_what_may_still_come_up_is_left_alone(fine):
     assert pod_health(fine) is None
 
 
-def test_a_volume_that_was_mounted_late_is_no_trouble_any_more():
-    running = pod(container(state={"running": {}}), phase="Running")
-    assert pod_health(running, [event("FailedMount", MOUNT)]) is None
+@pytest.mark.parametrize(
+    "started",
+    [
+        container(state={"running": {}}),
+        container(state={"terminated": {"exitCode": 1}}),
+        container("PodInitializing", last={"exitCode": 1}),
+    ],
+)
+def test_a_volume_that_was_mounted_late_is_no_trouble_any_more(started):
+    assert pod_health(pod(started), [event("FailedMount", MOUNT)]) is None
