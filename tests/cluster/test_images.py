@@ -31,14 +31,23 @@ PREDICT_PENGUINS = "/v1/models/penguins:predict"
 
 
 @pytest.fixture(scope="session")
-def image():
+def images():
+    """What builds images, where that can be."""
+    try:
+        need_root()
+        need_commands(CONTAINER_COMMANDS)
+    except Missing as error:
+        pytest.skip(str(error))
+    return Images()
+
+
+@pytest.fixture(scope="session")
+def image(images):
     """The name of one of longshore's images, which is there."""
 
     def named(name):
         try:
-            need_root()
-            need_commands(CONTAINER_COMMANDS)
-            return Images().need(longshore_image(name))
+            return images.need(longshore_image(name))
         except Missing as error:
             pytest.skip(str(error))
 
@@ -57,12 +66,8 @@ def run(image, iris_model, tmp_path):
     return start
 
 
+@pytest.mark.usefixtures("images")
 def test_room_is_made_though_a_build_was_killed(tmp_path, monkeypatch):
-    try:
-        need_root()
-        need_commands(CONTAINER_COMMANDS)
-    except Missing as error:
-        pytest.skip(str(error))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     images = Images()
 

@@ -60,7 +60,7 @@ def test_a_cluster_that_does_not_answer_is_given_up_soon(tmp_path, cluster):
     started = time.monotonic()
     with pytest.raises(ClusterError, match="the cluster test does not answer at https://127.0.0.1:1") as refused:
         session.resource("v1", "Pod")
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
     assert refused.value.reason == "Unreachable"
     session.close()
 
