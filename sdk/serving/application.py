@@ -17,7 +17,7 @@ from longshore.serving.exchange import Exchange
 from longshore.serving.messages import Answer, Recorded, Request
 from longshore.serving.metrics import Metrics
 from longshore.serving.models import Models
-from longshore.serving.protocol import BODY_LIMIT
+from longshore.serving.protocol import BODY_LIMIT, RequestError, too_large
 from longshore.serving.room import ROOM_BYTES, Room
 
 __all__ = ["TIME_LIMIT_SECONDS", "Application"]
@@ -105,12 +105,21 @@ class Application:
             answer = exchange.begin()
             if answer is None:
                 if len(request.body) > self.body_limit:
-                    raise exchange.too_large()
+                    raise too_large(self.body_limit)
                 call = exchange.read(request.body)
                 if self.make_way is not None and exchange.predictor.slow:
                     self.make_way()
                 answer = exchange.predicted(call, exchange.predictor.answer(call.ask, seconds=self.seconds))
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
             answer = exchange.refused(error)
-        exchange.end(answer.status, len(answer.body))
-        return Answer(answer.status, answer.body, answer.content_type, exchange.headers(answer))
+        return _ended(exchange, answer)
+
+    def refuse(self, request: Request, error: RequestError) -> Answer:
+        """Refuse a request that somebody else would have answered, counted as any other."""
+        exchange = Exchange(self, request.method, request.path, request.headers)
+        return _ended(exchange, exchange.refused(error))
+
+
+def _ended(exchange: Exchange, answer: Answer) -> Answer:
+    exchange.end(answer.status, len(answer.body))
+    return Answer(answer.status, answer.body, answer.content_type, exchange.headers(answer))

@@ -15,7 +15,7 @@ from longshore.serving import protocol, tensors
 from longshore.serving.core import Prediction
 from longshore.serving.messages import BINARY, CLIENT_GONE, Answer, Recorded
 from longshore.serving.metrics import Kind
-from longshore.serving.protocol import Call, RequestError
+from longshore.serving.protocol import Call, RequestError, check_length
 from longshore.serving.room import Place
 from longshore.serving.routes import Found, Route, find_route, no_route
 
@@ -115,15 +115,8 @@ class Exchange:
         if encoding is not None and encoding.lower() != b"identity":
             raise RequestError(415, f"the body is compressed ({encoding.decode('latin-1')}): send it as it is")
         # refused before it is read, so that a client which waits for '100 Continue' need not send it
-        length = self._headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > application.body_limit:
-            raise self.too_large()
+        check_length(self._headers, application.body_limit)
         return None
-
-    def too_large(self) -> RequestError:
-        """What is raised for a body over the limit."""
-        limit = self._application.body_limit
-        return RequestError(413, f"the body is larger than {limit} bytes: send fewer rows at a time")
 
     def keep(self, size: int) -> None:
         """Hold room for so much of the body.

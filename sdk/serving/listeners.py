@@ -239,10 +239,17 @@ class DaphneListener:
         sock: The socket, which is bound.
         drain_seconds: How long requests have to end.
         client_seconds: How long a client has to send a request, and to take its answer.
+        body_limit: Largest body in bytes that the application takes.
     """
 
-    def __init__(self, app: Any, sock: socket.socket, drain_seconds: float, client_seconds: float) -> None:
-        from daphne.http_protocol import HTTPFactory
+    def __init__(
+        self,
+        app: Any,
+        sock: socket.socket,
+        drain_seconds: float,
+        client_seconds: float,
+        body_limit: int,
+    ) -> None:
         from daphne.server import Server
         from daphne.ws_protocol import WebSocketFactory
         from twisted.protocols import policies
@@ -254,7 +261,7 @@ class DaphneListener:
         self._server.ws_factory = WebSocketFactory(self._server)
         # it keeps the connections that are open
         wrapping: Any = policies.WrappingFactory
-        self._factory = wrapping(HTTPFactory(self._server))
+        self._factory = wrapping(_bounded(self._server, body_limit))
         self._factory.protocol = _counted(policies.ProtocolWrapper)
         self._port: Any = None
         self._patience = Patience[Any](client_seconds)
@@ -336,6 +343,34 @@ def _counted(wrapper: Any) -> Any:
     return Counted
 
 
+def _bounded(server: Any, body_limit: int) -> Any:
+    """Daphne's factory of connections, that keep no more of a body than shows that it is too large."""
+    from daphne.http_protocol import HTTPFactory, WebRequest
+
+    # what Twisted has is untyped; the names are its own
+    class Request(WebRequest):  # type: ignore[misc]
+        wanted = body_limit + 1
+
+        def gotLength(self, length: int | None) -> None:  # noqa: N802
+            super().gotLength(length)
+            if length is not None and length > body_limit:
+                # the header says so
+                self.wanted = 0
+
+        def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+            kept = data[: self.wanted]
+            self.wanted -= len(kept)
+            super().handleContentChunk(kept)
+
+    class Factory(HTTPFactory):  # type: ignore[misc]
+        def buildProtocol(self, address: Any) -> Any:  # noqa: N802
+            protocol = super().buildProtocol(address)
+            protocol.requestFactory = Request
+            return protocol
+
+    return Factory(server)
+
+
 def _daphne_waits(connection: Any) -> tuple[str, int] | None:
     """What a connection waits for its client to do, and since which answer; None if it does not."""
     from twisted.web.http import Request
@@ -349,7 +384,7 @@ def _daphne_waits(connection: Any) -> tuple[str, int] | None:
 
 
 def listener_of(
-    server: str, app: Any, drain_seconds: float, client_seconds: float
+    server: str, app: Any, drain_seconds: float, client_seconds: float, body_limit: int
 ) -> Callable[[socket.socket], Listener]:
     """What makes a listener of each socket.
 
@@ -358,9 +393,11 @@ def listener_of(
         app: The ASGI application.
         drain_seconds: How long requests have to end.
         client_seconds: How long a client has to send a request, and to take its answer.
+        body_limit: Largest body in bytes that the application takes; Uvicorn leaves that to the application.
     """
-    kind = DaphneListener if server == "daphne" else UvicornListener
-    return lambda sock: kind(app, sock, drain_seconds, client_seconds)
+    if server == "daphne":
+        return lambda sock: DaphneListener(app, sock, drain_seconds, client_seconds, body_limit)
+    return lambda sock: UvicornListener(app, sock, drain_seconds, client_seconds)
 
 
 async def _every(seconds: float, look: Callable[[], None]) -> None:

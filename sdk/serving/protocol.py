@@ -37,6 +37,7 @@ __all__ = [
     "Call",
     "ClientGone",
     "RequestError",
+    "check_length",
     "encode",
     "infer",
     "measured",
@@ -49,6 +50,7 @@ __all__ = [
     "read_v2",
     "server_v2",
     "tensor_values",
+    "too_large",
     "unexpected",
 ]
 
@@ -78,6 +80,22 @@ class RequestError(Exception):
 
 class ClientGone(Exception):
     """The client went away before it had its answer."""
+
+
+def too_large(limit: int) -> RequestError:
+    """What is raised for a body of more than ``limit`` bytes."""
+    return RequestError(413, f"the body is larger than {limit} bytes: send fewer rows at a time")
+
+
+def check_length(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Refuse a request that says of itself that it is too large.
+
+    Raises:
+        RequestError: 413.
+    """
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
+        raise too_large(limit)
 
 
 def unexpected(error: BaseException) -> str:

@@ -258,7 +258,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
     async def serve() -> None:
-        listener = listener_of(options.server, app, options.drain_seconds, options.client_seconds)
+        listener = listener_of(
+            options.server, app, options.drain_seconds, options.client_seconds, application.body_limit
+        )
         process = Process(application, listener, rpc, [private], options.drain_seconds)
         await process.run(options.control, ready)
 

@@ -138,9 +138,11 @@ class AsgiWorker(Worker):
             signal.signal(signum, signal.SIG_DFL)
 
     def run(self) -> None:
-        options = self.app.options
-        listener = listener_of("uvicorn", self.wsgi, options.drain_seconds, options.client_seconds)
-        process = Process(self.app.application, listener, None, self.sockets, options.drain_seconds)
+        options, application = self.app.options, self.app.application
+        listener = listener_of(
+            "uvicorn", self.wsgi, options.drain_seconds, options.client_seconds, application.body_limit
+        )
+        process = Process(application, listener, None, self.sockets, options.drain_seconds)
 
         async def serve() -> None:
             beats = asyncio.create_task(self._beat())

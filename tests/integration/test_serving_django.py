@@ -6,6 +6,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import sqlite3
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -237,6 +238,37 @@ def test_a_body_over_the_limit_is_refused_in_json(server, chunked):
         answer = client.post(server.url + PREDICT, data=parts if chunked else b" " * 33 * 2**20, timeout=60)
     assert answer.status_code == 413
     assert str(32 * 2**20) in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", [PREDICT, "/admin/login/"], ids=["prediction", "panel"])
+def test_a_body_without_an_end_is_not_kept(server, path):
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    part = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(head.encode())
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 200 and not select.select([client], [], [], 0)[0]:
+                client.sendall(part)
+                sent += 1
+        # refused before it was over, or dropped
+        assert sent < 200 or scratch_of(server.process.pid) <= 33 * 2**20
+    assert server.predict().status_code == 200
+
+
+def scratch_of(pid: int) -> int:
+    """Bytes of the files without a name that a process has open."""
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    return sum(file.stat().st_size for file in files if str(file.readlink()).endswith("(deleted)"))
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_what_is_sent_to_the_panel_has_the_same_limit(server, chunked):
+    parts = (b" " * 2**20 for _ in range(33))
+    with session() as client:
+        answer = client.post(f"{server.url}/admin/login/", data=parts if chunked else b" " * 33 * 2**20, timeout=60)
+    assert answer.status_code == 413
+    assert str(32 * 2**20) in answer.text
 
 
 def test_probes_with_any_host_name_are_answered_and_the_panel_is_not(server):

@@ -7,26 +7,27 @@ of errors are HTML, and probes come with host names that nobody could list.
 from __future__ import annotations
 
 import atexit
+import io
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, Final
 
 from longshore.errors import ConfigError
 from longshore.serving.application import Application
-from longshore.serving.asgi import AsgiFace, Receive, Scope, Send
+from longshore.serving.asgi import AsgiApp, AsgiFace, Receive, Scope, Send
 from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
 from longshore.serving.messages import Request
-from longshore.serving.wsgi import NO_ROOM, headers_of, read_body
+from longshore.serving.protocol import RequestError, check_length, too_large
+from longshore.serving.wsgi import headers_of, read_body
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]
 
 Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _PANEL: Final = ("/admin/", "/static/")
 
@@ -123,10 +124,20 @@ def create_wsgi_app(application: Application, options: DjangoOptions | None = No
     def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         # WSGI gives the path's bytes as Latin-1
         path = str(environ["PATH_INFO"]).encode("latin-1").decode(errors="replace")
-        if options.admin and _is_panel(path) and NO_ROOM not in environ:
-            return panel(environ, start_response)
-        body = read_body(environ, application.body_limit)
-        answer = application.answer(Request(environ["REQUEST_METHOD"], path, headers_of(environ), body))
+        limit = application.body_limit
+        request = Request(environ["REQUEST_METHOD"], path, headers_of(environ), read_body(environ, limit))
+        if options.admin and _is_panel(path) and request.body is not None:
+            try:
+                check_length(request.headers, limit)
+                if len(request.body) > limit:
+                    raise too_large(limit)
+            except RequestError as error:
+                answer = application.refuse(request, error)
+            else:
+                given = {"wsgi.input": io.BytesIO(request.body), "CONTENT_LENGTH": str(len(request.body))}
+                return panel({**environ, **given}, start_response)
+        else:
+            answer = application.answer(request)
         headers = [*answer.headers, ("content-length", str(len(answer.body)))]
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
         return [answer.body]
@@ -162,7 +173,7 @@ def create_asgi_app(
         elif scope["type"] != "http":
             raise NotImplementedError(f"there is no {scope['type']} here")
         elif options.admin and _is_panel(scope["path"]):
-            await panel(scope, receive, send)
+            await face.guard(panel, scope, receive, send)
         else:
             await face(scope, receive, send)
 
