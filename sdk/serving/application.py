@@ -17,7 +17,7 @@ from longshore.serving.exchange import Exchange
 from longshore.serving.messages import Answer, Recorded, Request
 from longshore.serving.metrics import Metrics
 from longshore.serving.models import Models
-from longshore.serving.protocol import BODY_LIMIT, RequestError, too_large
+from longshore.serving.protocol import BODY_LIMIT, RequestError, no_room, too_large
 from longshore.serving.room import ROOM_BYTES, Room
 
 __all__ = ["TIME_LIMIT_SECONDS", "Application"]
@@ -98,10 +98,10 @@ class Application:
 
     def answer(self, request: Request) -> Answer:
         """Answer a request, an error among the answers. It can be called from several threads at once."""
+        if request.body is None:
+            return self.refuse(request, no_room())
         exchange = Exchange(self, request.method, request.path, request.headers)
         try:
-            if request.body is None:
-                raise exchange.no_room()
             answer = exchange.begin()
             if answer is None:
                 if len(request.body) > self.body_limit:
@@ -115,8 +115,9 @@ class Application:
         return _ended(exchange, answer)
 
     def refuse(self, request: Request, error: RequestError) -> Answer:
-        """Refuse a request that somebody else would have answered, counted as any other."""
+        """Refuse a request before it has begun, or in another's stead; it is counted as any other."""
         exchange = Exchange(self, request.method, request.path, request.headers)
+        exchange.locate()
         return _ended(exchange, exchange.refused(error))
 
 

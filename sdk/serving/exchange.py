@@ -15,7 +15,7 @@ from longshore.serving import protocol, tensors
 from longshore.serving.core import Prediction
 from longshore.serving.messages import BINARY, CLIENT_GONE, Answer, Recorded
 from longshore.serving.metrics import Kind
-from longshore.serving.protocol import Call, RequestError, check_length
+from longshore.serving.protocol import Call, RequestError, check_length, no_room
 from longshore.serving.room import Place
 from longshore.serving.routes import Found, Route, find_route, no_route
 
@@ -127,14 +127,13 @@ class Exchange:
         if self.place is None:
             self.place = Place(self._application.room)
         if not self.place.grow(size):
-            raise self.no_room()
+            raise no_room()
 
-    def no_room(self) -> RequestError:
-        """What is raised for a body that there is no room for."""
+    def locate(self) -> None:
+        """Find the route, of what is refused before it has begun."""
         found = find_route(self.method, self.path)
         if found is not None:
             self._route = found[0]
-        return RequestError(503, "large bodies of other requests take all the room: come again in a second")
 
     def read(self, body: bytes) -> Call:
         """What a prediction's body asks.

@@ -9,19 +9,21 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import uvicorn
 import uvloop
 from uvicorn.protocols.http import httptools_impl
 
 from longshore.errors import MissingExtra
-from longshore.serving.patience import Patience, abort, too_slow
+from longshore.serving.patience import ANSWER, REQUEST, Patience, abort, every, too_slow
+
+if TYPE_CHECKING:
+    from longshore.serving.application import Application
 
 __all__ = [
     "Corked",
-    "DaphneListener",
     "Listener",
     "UvicornListener",
     "check_daphne",
@@ -35,11 +37,6 @@ _HIGH_WATER: Final = 4 * 2**20
 
 # Uvicorn stops reading at each 64 KiB until the application has taken them, and this one wants bodies whole
 httptools_impl.HIGH_WATER_LIMIT = _HIGH_WATER  # type: ignore[attr-defined]
-
-
-# what a connection waits for its client to do
-_REQUEST: Final = "send a request"
-_ANSWER: Final = "take its answer"
 
 
 class Listener(Protocol):
@@ -155,7 +152,7 @@ class UvicornListener:
         if self._task.done():
             up.cancel()
             self._task.result()
-        self._watch = asyncio.create_task(_every(self._patience.interval, self._cut_off))
+        self._watch = asyncio.create_task(every(self._patience.interval, self._cut_off))
 
     def stop_accepting(self) -> None:
         # what the kernel has accepted would be reset
@@ -193,7 +190,7 @@ class UvicornListener:
         waits = {one: reason for one in connections if (reason := _uvicorn_waits(one)) is not None}
         for connection in self._patience.exhausted(waits, time.monotonic()):
             what, cycle = waits[connection]
-            if what == _ANSWER or (cycle is not None and cycle.response_started and not cycle.response_complete):
+            if what == ANSWER or (cycle is not None and cycle.response_started and not cycle.response_complete):
                 abort(connection.transport.get_extra_info("socket"))
                 connection.transport.abort()
             else:
@@ -224,186 +221,30 @@ def _uvicorn_waits(connection: Any) -> tuple[str, Any] | None:
     """What a connection waits for its client to do, and since which request; None if it does not."""
     cycle = connection.cycle
     if connection.transport.get_write_buffer_size():
-        return _ANSWER, cycle
+        return ANSWER, cycle
     if connection.timeout_keep_alive_task is not None or connection.pipeline:
         # between two requests, where Uvicorn has a time of its own, or in one while the next has begun
         return None
-    return (_REQUEST, cycle) if cycle is None or cycle.response_complete or cycle.more_body else None
-
-
-class DaphneListener:
-    """Daphne on one socket, within :func:`run_loop` for Daphne.
-
-    Args:
-        app: The ASGI application.
-        sock: The socket, which is bound.
-        drain_seconds: How long requests have to end.
-        client_seconds: How long a client has to send a request, and to take its answer.
-        body_limit: Largest body in bytes that the application takes.
-    """
-
-    def __init__(
-        self,
-        app: Any,
-        sock: socket.socket,
-        drain_seconds: float,
-        client_seconds: float,
-        body_limit: int,
-    ) -> None:
-        from daphne.server import Server
-        from daphne.ws_protocol import WebSocketFactory
-        from twisted.protocols import policies
-
-        self._socket, self._drain_seconds = sock, drain_seconds
-        self._server = Server(app, endpoints=["given"], signal_handlers=False, server_name="")
-        # what Daphne's run() does, but for the reactor, which runs already
-        self._server.connections = {}
-        self._server.ws_factory = WebSocketFactory(self._server)
-        # it keeps the connections that are open
-        wrapping: Any = policies.WrappingFactory
-        self._factory = wrapping(_bounded(self._server, body_limit))
-        self._factory.protocol = _counted(policies.ProtocolWrapper)
-        self._port: Any = None
-        self._patience = Patience[Any](client_seconds)
-        self._watch: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        from twisted import internet
-
-        reactor: Any = internet.reactor
-        # Daphne reaps its requests there, again and again
-        reactor.callLater(1, self._server.application_checker)
-        self._socket.listen(2048)
-        self._socket.setblocking(False)
-        # of a copy, which it closes in the end
-        self._port = reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, self._factory)
-        self._watch = asyncio.create_task(_every(self._patience.interval, self._cut_off))
-
-    def stop_accepting(self) -> None:
-        if self._port is not None:
-            # what the kernel has accepted would be reset
-            self._port.doRead()
-            self._port.stopListening()
-            self._socket.close()
-            self._port = None
-
-    async def end(self) -> None:
-        self.stop_accepting()
-        tasks = [task for task in self._tasks() if not task.done()]
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._drain_seconds)
-        for connection in list(self._factory.protocols):
-            connection.loseConnection()
-        if self._watch is not None:
-            self._watch.cancel()
-
-    @property
-    def connections(self) -> int:
-        return len(self._factory.protocols)
-
-    @property
-    def requests(self) -> int:
-        return sum(not task.done() for task in self._tasks())
-
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        known = self._server.connections.values()
-        return [details["application_instance"] for details in known if "application_instance" in details]
-
-    def _cut_off(self) -> None:
-        waits = {one: reason for one in self._factory.protocols if (reason := _daphne_waits(one)) is not None}
-        for connection in self._patience.exhausted(waits, time.monotonic()):
-            if waits[connection][0] == _ANSWER:
-                connection.abortConnection()
-                continue
-            if connection.heard:
-                connection.write(too_slow(self._patience.seconds))
-            connection.loseConnection()
-
-
-def _counted(wrapper: Any) -> Any:
-    """What Twisted puts around each connection, with a count of what it has said and whether it has heard since."""
-
-    class Counted(wrapper):  # type: ignore[misc]
-        said = 0
-        heard = False
-
-        # the names are Twisted's
-        def dataReceived(self, data: bytes) -> None:  # noqa: N802
-            self.heard = True
-            super().dataReceived(data)
-
-        def write(self, data: bytes) -> None:
-            self.said, self.heard = self.said + 1, False
-            super().write(data)
-
-        def writeSequence(self, data: Iterable[bytes]) -> None:  # noqa: N802
-            self.said, self.heard = self.said + 1, False
-            super().writeSequence(data)
-
-    return Counted
-
-
-def _bounded(server: Any, body_limit: int) -> Any:
-    """Daphne's factory of connections, that keep no more of a body than shows that it is too large."""
-    from daphne.http_protocol import HTTPFactory, WebRequest
-
-    # what Twisted has is untyped; the names are its own
-    class Request(WebRequest):  # type: ignore[misc]
-        wanted = body_limit + 1
-
-        def gotLength(self, length: int | None) -> None:  # noqa: N802
-            super().gotLength(length)
-            if length is not None and length > body_limit:
-                # the header says so
-                self.wanted = 0
-
-        def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
-            kept = data[: self.wanted]
-            self.wanted -= len(kept)
-            super().handleContentChunk(kept)
-
-    class Factory(HTTPFactory):  # type: ignore[misc]
-        def buildProtocol(self, address: Any) -> Any:  # noqa: N802
-            protocol = super().buildProtocol(address)
-            protocol.requestFactory = Request
-            return protocol
-
-    return Factory(server)
-
-
-def _daphne_waits(connection: Any) -> tuple[str, int] | None:
-    """What a connection waits for its client to do, and since which answer; None if it does not."""
-    from twisted.web.http import Request
-
-    transport = connection.transport
-    if len(transport.dataBuffer) > transport.offset or transport._tempDataLen:  # noqa: SLF001 - told nowhere else
-        return _ANSWER, connection.said
-    requests = connection.wrappedProtocol._channel.requests  # noqa: SLF001 - likewise
-    # it has a method once it is there in full
-    return (_REQUEST, connection.said) if not requests or requests[-1].method == Request.method else None
+    return (REQUEST, cycle) if cycle is None or cycle.response_complete or cycle.more_body else None
 
 
 def listener_of(
-    server: str, app: Any, drain_seconds: float, client_seconds: float, body_limit: int
+    server: str, app: Any, application: Application, drain_seconds: float, client_seconds: float
 ) -> Callable[[socket.socket], Listener]:
     """What makes a listener of each socket.
 
     Args:
         server: ``uvicorn`` or ``daphne``, which is installed.
         app: The ASGI application.
+        application: What answers in it.
         drain_seconds: How long requests have to end.
         client_seconds: How long a client has to send a request, and to take its answer.
-        body_limit: Largest body in bytes that the application takes; Uvicorn leaves that to the application.
     """
-    if server == "daphne":
-        return lambda sock: DaphneListener(app, sock, drain_seconds, client_seconds, body_limit)
-    return lambda sock: UvicornListener(app, sock, drain_seconds, client_seconds)
+    if server == "uvicorn":
+        return lambda sock: UvicornListener(app, sock, drain_seconds, client_seconds)
+    from longshore.serving.daphne_listener import DaphneListener
 
-
-async def _every(seconds: float, look: Callable[[], None]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        look()
+    return lambda sock: DaphneListener(app, application, sock, drain_seconds, client_seconds)
 
 
 def run_loop(server: str, main: Coroutine[Any, Any, None]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
 
-from longshore.serving.core import Predictor
+if TYPE_CHECKING:
+    from longshore.serving.core import Predictor
 
-__all__ = ["BINARY", "CLIENT_GONE", "JSON", "Answer", "Recorded", "Request"]
+__all__ = ["BINARY", "CLIENT_GONE", "JSON", "Answer", "Recorded", "Request", "on_the_wire"]
 
 CLIENT_GONE: Final = 499
 """Status label of requests whose client went away before it had sent all; Nginx logs the same number."""
@@ -79,3 +81,15 @@ class Recorded:
     asked: Mapping[str, Any] | None
     answered: Mapping[str, Any]
     size: int
+
+
+def on_the_wire(answer: Answer) -> bytes:
+    """An answer as HTTP/1.1 has it, after which the connection ends.
+
+    Args:
+        answer: The answer, with all its headers but those of its length and of the connection.
+    """
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    lines += [f"{name}: {value}" for name, value in answer.headers if name != "connection"]
+    lines += [f"content-length: {len(answer.body)}", "connection: close", "", ""]
+    return "\r\n".join(lines).encode() + answer.body

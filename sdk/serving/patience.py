@@ -6,16 +6,23 @@ is that for all of a request or of an answer, so a byte now and then gains nothi
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Final, Generic, TypeVar
 
-__all__ = ["CLIENT_SECONDS", "Patience", "abort", "refusal", "too_slow"]
+from longshore.serving.messages import JSON, Answer, on_the_wire
+
+__all__ = ["ANSWER", "CLIENT_SECONDS", "REQUEST", "Patience", "abort", "every", "refusal", "too_slow"]
 
 CLIENT_SECONDS: Final = 60.0
 """How long a client may take to send a request, and as long to take its answer."""
+
+# what a connection waits for its client to do
+REQUEST: Final = "send a request"
+ANSWER: Final = "take its answer"
 
 _C = TypeVar("_C", bound=Hashable)
 
@@ -53,21 +60,23 @@ def abort(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def refusal(status: str, text: str) -> bytes:
+def refusal(status: int, text: str) -> bytes:
     """An answer, as it goes over the wire, to what is no request; the connection ends with it.
 
     Args:
-        status: Code and reason.
+        status: Its code.
         text: What is wrong.
     """
-    body = json.dumps({"error": text}).encode()
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    return on_the_wire(Answer(status, json.dumps({"error": text}).encode(), headers=[("content-type", JSON)]))
 
 
 def too_slow(seconds: float) -> bytes:
     """The answer to a request that did not come in time."""
-    return refusal("408 Request Timeout", f"the request did not come within {seconds:g} seconds: send it faster")
+    return refusal(408, f"the request did not come within {seconds:g} seconds: send it faster")
+
+
+async def every(seconds: float, look: Callable[[], None]) -> None:
+    """Look again and again, until it is cancelled."""
+    while True:
+        await asyncio.sleep(seconds)
+        look()

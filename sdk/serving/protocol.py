@@ -43,6 +43,7 @@ __all__ = [
     "measured",
     "model_v2",
     "no_prediction",
+    "no_room",
     "parse",
     "parse_v2",
     "predict",
@@ -85,6 +86,11 @@ class ClientGone(Exception):
 def too_large(limit: int) -> RequestError:
     """What is raised for a body of more than ``limit`` bytes."""
     return RequestError(413, f"the body is larger than {limit} bytes: send fewer rows at a time")
+
+
+def no_room() -> RequestError:
+    """What is raised for a body that there is no room for."""
+    return RequestError(503, "large bodies of other requests take all the room: come again in a second")
 
 
 def check_length(headers: Mapping[bytes, bytes], limit: int) -> None:

@@ -258,9 +258,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notify(state="ready", port=port, **({} if rpc is None else {"grpc_port": rpc.port}))
 
     async def serve() -> None:
-        listener = listener_of(
-            options.server, app, options.drain_seconds, options.client_seconds, application.body_limit
-        )
+        listener = listener_of(options.server, app, application, options.drain_seconds, options.client_seconds)
         process = Process(application, listener, rpc, [private], options.drain_seconds)
         await process.run(options.control, ready)
 

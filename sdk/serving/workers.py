@@ -139,9 +139,7 @@ class AsgiWorker(Worker):
 
     def run(self) -> None:
         options, application = self.app.options, self.app.application
-        listener = listener_of(
-            "uvicorn", self.wsgi, options.drain_seconds, options.client_seconds, application.body_limit
-        )
+        listener = listener_of("uvicorn", self.wsgi, application, options.drain_seconds, options.client_seconds)
         process = Process(application, listener, None, self.sockets, options.drain_seconds)
 
         async def serve() -> None:

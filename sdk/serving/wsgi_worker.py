@@ -268,7 +268,7 @@ class WsgiWorker(ListeningWorker):
             return False
         self._forget(conn)
         if incoming.too_long:
-            conn.sock.sendall(refusal("431 Request Header Fields Too Large", "the head of the request is too long"))
+            conn.sock.sendall(refusal(431, "the head of the request is too long"))
             self._close(conn)
         else:
             conn.hand_over()

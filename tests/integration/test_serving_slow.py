@@ -126,11 +126,9 @@ def padded(size: int) -> bytes:
     return json.dumps({"instances": ROWS}).encode().ljust(size)
 
 
-@pytest.mark.parametrize("framework", ["fastapi", "flask", "django"])
-def test_large_bodies_share_a_room(framework, iris_model, tmp_path):
-    environment = {**os.environ, "LONGSHORE_HOME": str(tmp_path)}
-    options = [f"--framework={framework}", "--bodies-mib=4", "--client-seconds=600"]
-    with serving(iris_model, tmp_path / "log", *options, env=environment) as server, contextlib.ExitStack() as stack:
+@pytest.mark.parametrize("serve", [face for face in FACES if "workers" not in face], indirect=True)
+def test_large_bodies_share_a_room(serve):
+    with serve("--bodies-mib=4", "--client-seconds=600") as server, contextlib.ExitStack() as stack:
 
         def large(size: int) -> requests.Response:
             return requests.post(
