@@ -30,7 +30,7 @@ def test_it_looks_often_enough():
 def test_the_answer_to_a_slow_request_is_one_of_http():
     head, _, body = too_slow(60).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert f"Content-Length: {len(body)}".encode() in head
+    assert f"content-length: {len(body)}".encode() in head
     assert "60 seconds" in json.loads(body)["error"]
 
 
