@@ -17,7 +17,8 @@ import uvloop
 from uvicorn.protocols.http import httptools_impl
 
 from longshore.errors import MissingExtra
-from longshore.serving.patience import ANSWER, REQUEST, Patience, abort, every, too_slow
+from longshore.serving.incoming import HEAD_LIMIT
+from longshore.serving.patience import ANSWER, REQUEST, Patience, abort, every, refusal, too_slow
 
 if TYPE_CHECKING:
     from longshore.serving.application import Application
@@ -34,6 +35,9 @@ __all__ = [
 
 
 _HIGH_WATER: Final = 4 * 2**20
+
+_IN_ADVANCE: Final = 128
+"""So many requests wait on a connection for the one before them to be answered; then it takes no more."""
 
 # Uvicorn stops reading at each 64 KiB until the application has taken them, and this one wants bodies whole
 httptools_impl.HIGH_WATER_LIMIT = _HIGH_WATER  # type: ignore[attr-defined]
@@ -110,8 +114,58 @@ class Corked:
 
 
 class _Protocol(httptools_impl.HttpToolsProtocol):
+    """Uvicorn's side of a connection, with bounds where it has none: of a head, and of requests in advance."""
+
+    # bytes since the last part of a body, or the end of a request
+    _bare = 0
+    # no more requests are taken from it
+    _full = False
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Corked(transport, self.loop))  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        self._bare += len(data)
+        super().data_received(data)
+        if self._bare > HEAD_LIMIT and not self.transport.is_closing():
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if len(self.pipeline) >= _IN_ADVANCE:
+            # a client must expect that a connection ends with any answer, and send again what had none
+            self._full, self.cycle.keep_alive = True, False
+
+    def on_headers_complete(self) -> None:
+        if self._bare > HEAD_LIMIT and self._size_of_head() > HEAD_LIMIT:
+            self._full = True
+            self._refuse()
+        if not self._full:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bare = 0
+        if not self._full:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._bare = 0
+        if not self._full:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline:
+            # Uvicorn reads on with each answer, however many requests wait
+            self.flow.pause_reading()
+
+    def _size_of_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
+
+    def _refuse(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(refusal(431, "the head of the request is too long"))
+        self.transport.close()
 
 
 class UvicornListener:

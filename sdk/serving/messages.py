@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from longshore.serving.core import Predictor
+    from longshore.serving.protocol import RequestError
 
 __all__ = ["BINARY", "CLIENT_GONE", "JSON", "Answer", "Recorded", "Request", "on_the_wire"]
 
@@ -27,14 +28,14 @@ class Request:
         method: Its method, in capitals.
         path: Its path, decoded, without the query.
         headers: Its headers, by name in small letters.
-        body: Its body; a face stops reading once it is over :attr:`Application.body_limit`. None is one that there
-            was no room for.
+        body: Its body; a face stops reading once it is over :attr:`Application.body_limit`. Of one that could not be
+            had, what is wrong.
     """
 
     method: str
     path: str
     headers: Mapping[bytes, bytes] = field(default_factory=dict)
-    body: bytes | None = b""
+    body: bytes | RequestError = b""
 
 
 @dataclass(frozen=True, slots=True)

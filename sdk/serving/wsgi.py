@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from longshore.serving.protocol import RequestError, no_room
+
 __all__ = ["NO_ROOM", "headers_of", "read_body"]
 
 NO_ROOM: Final = "longshore.no_room"
@@ -31,22 +33,25 @@ def headers_of(environ: Mapping[str, Any]) -> dict[bytes, bytes]:
     return headers
 
 
-def read_body(environ: Mapping[str, Any], limit: int) -> bytes | None:
+def read_body(environ: Mapping[str, Any], limit: int) -> bytes | RequestError:
     """The body of a request, as far as it is wanted: a byte over the limit shows that it is too large.
 
-    None is a body that there was no room for.
+    Where it cannot be had, what is wrong: there was no room for it, or it is not as HTTP has it.
 
     Args:
         environ: WSGI's environment, of a server that ends the input with the body, as Gunicorn does.
         limit: Largest body in bytes. One that says that it is larger is not read at all.
     """
     if NO_ROOM in environ:
-        return None
+        return no_room()
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdigit() and int(length) > limit:
         return b""
     parts, size = list[bytes](), 0
-    while size <= limit and (part := environ["wsgi.input"].read(min(_CHUNK, limit + 1 - size))):
-        parts.append(part)
-        size += len(part)
+    try:
+        while size <= limit and (part := environ["wsgi.input"].read(min(_CHUNK, limit + 1 - size))):
+            parts.append(part)
+            size += len(part)
+    except Exception as error:  # noqa: BLE001 - each server has errors of its own
+        return RequestError(400, f"the body is not as HTTP/1.1 has it ({type(error).__name__}: {error})")
     return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -157,3 +158,44 @@ def test_large_bodies_share_a_room(serve):
         assert wait_for(lambda: (answer := large(5 * MIB)).status_code == 200 and answer).json() == {
             "predictions": [0, 2]
         }
+
+
+LINES = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(1000))
+CHUNKED = f"{HEAD}Transfer-Encoding: chunked\r\n\r\n".encode()
+ENDLESS = {
+    "path": (b"GET /", b"a" * MIB),
+    "header": (b"GET /v2 HTTP/1.1\r\nHost: a\r\nX-A: ", b"a" * MIB),
+    "headers": (b"GET /v2 HTTP/1.1\r\nHost: a\r\n", LINES),
+    "chunk extension": (CHUNKED + b"1;a=", b"a" * MIB),
+    "trailer": (CHUNKED + b"1\r\n \r\n0\r\n", LINES),
+    "requests": (b"", b"GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n" * 30_000),
+}
+
+
+def memory_of(server) -> int:
+    """Bytes that the processes of a server have in memory."""
+    pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in {server.process.pid, *server.children()})
+    return sum(pages) * os.sysconf("SC_PAGESIZE")
+
+
+def test_what_has_no_end_takes_no_memory(serve):
+    with serve("--client-seconds=600") as server:
+        server.post(PREDICT, {"instances": ROWS})
+        before = memory_of(server)
+        for what, (begin, part) in ENDLESS.items():
+            with contextlib.closing(connect(server, begin)) as client:
+                client.settimeout(1)
+                # refused, cut off, or read no further as long as nobody reads the answers
+                with contextlib.suppress(OSError):
+                    for _ in range(128):
+                        client.sendall(part)
+                assert memory_of(server) - before < 96 * MIB, what
+            assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}
+
+
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"1\r\nabc\r\n", b"-1\r\n"])
+def test_chunks_that_are_none_are_the_clients_fault(serve, broken):
+    with serve() as server, contextlib.closing(connect(server, CHUNKED + broken + b"\r\n")) as client:
+        client.settimeout(30)
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+        assert server.post(PREDICT, {"instances": ROWS}).json() == {"predictions": [0, 2]}

@@ -21,7 +21,7 @@ from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
 from longshore.serving.messages import Request
-from longshore.serving.protocol import RequestError, check_length, too_large
+from longshore.serving.protocol import RequestError
 from longshore.serving.wsgi import headers_of, read_body
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]
@@ -124,17 +124,15 @@ def create_wsgi_app(application: Application, options: DjangoOptions | None = No
     def app(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         # WSGI gives the path's bytes as Latin-1
         path = str(environ["PATH_INFO"]).encode("latin-1").decode(errors="replace")
-        limit = application.body_limit
-        request = Request(environ["REQUEST_METHOD"], path, headers_of(environ), read_body(environ, limit))
-        if options.admin and _is_panel(path) and request.body is not None:
+        body = read_body(environ, application.body_limit)
+        request = Request(environ["REQUEST_METHOD"], path, headers_of(environ), body)
+        if options.admin and _is_panel(path):
             try:
-                check_length(request.headers, limit)
-                if len(request.body) > limit:
-                    raise too_large(limit)
+                body = application.body_of(request)
             except RequestError as error:
                 answer = application.refuse(request, error)
             else:
-                given = {"wsgi.input": io.BytesIO(request.body), "CONTENT_LENGTH": str(len(request.body))}
+                given = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
                 return panel({**environ, **given}, start_response)
         else:
             answer = application.answer(request)
