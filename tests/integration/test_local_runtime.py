@@ -63,6 +63,7 @@ def test_replacing_under_load_loses_no_request(models, home, frameworks):
             done = deploy_model(models(number), replace(SERVICE, framework=frameworks[number - 1]))
             assert done.endpoint.url == endpoint.url
             assert answer(done.endpoint) == number
+            wait_for(lambda number=number: number in clients.answers)
     assert clients.failures == []
     assert set(clients.answers) == {1.0, 2.0, 3.0, 4.0}
     stop("penguins")
