@@ -156,12 +156,14 @@ def _bounded(server: Any, application: Application) -> Any:
                 self.wanted = 0
 
         def handleContentChunk(self, data: bytes) -> None:  # noqa: N802
+            if self.refused:
+                return
             part = data[: self.wanted - self.kept]
             self.kept += len(part)
-            if self.refused or self.place.grow(self.kept):
+            if self.place.grow(self.kept):
                 super().handleContentChunk(part)
                 return
-            self.refused, self.wanted = True, 0
+            self.refused = True
             self.content.seek(0)
             self.content.truncate()
             self.channel.transport.write(on_the_wire(self._no_room()))
@@ -170,7 +172,7 @@ def _bounded(server: Any, application: Application) -> Any:
 
         def _no_room(self) -> Answer:
             # Twisted tells a request what it is once all of it is there
-            method, path = self.channel._command.decode(), unquote(self.channel._path.partition(b"?")[0])  # noqa: SLF001
+            method, path = self.channel._command.decode("latin-1"), unquote(self.channel._path.partition(b"?")[0])  # noqa: SLF001
             headers = {name.lower(): values[-1] for name, values in self.requestHeaders.getAllRawHeaders()}
             return application.refuse(messages.Request(method, path, headers), no_room())
 

@@ -256,6 +256,23 @@ def test_a_body_without_an_end_is_not_kept(server, path):
     assert server.predict().status_code == 200
 
 
+def test_daphne_keeps_nothing_of_a_body_that_has_no_room(model, tmp_path):
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {8 * 2**20}\r\n\r\n".encode()
+    with (
+        running(model, tmp_path / "home", server="daphne", arguments=["--bodies-mib=1"]) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as first,
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as second,
+    ):
+        first.sendall(head + bytes(900_000))
+        until(lambda: scratch_of(server.process.pid) > 800_000)
+        second.sendall(head + bytes(200_000))
+        assert second.recv(4096).startswith(b"HTTP/1.1 503 ")
+        second.sendall(bytes(7 * 2**20))
+        # it is answered once what was sent before is read
+        assert server.predict().status_code == 200
+        assert scratch_of(server.process.pid) <= 900_000
+
+
 def scratch_of(pid: int) -> int:
     """Bytes of the files without a name that a process has open."""
     files = Path(f"/proc/{pid}/fd").iterdir()
