@@ -16,7 +16,8 @@
 :mod:`longshore.serving.django_app`        the Django face: admin panel, prediction log, users' tokens
 :mod:`longshore.serving.grpc_app`          the gRPC face, of V2
 :mod:`longshore.serving.process`           what every server process begins with: its arguments, the model, signals
-:mod:`longshore.serving.listeners`         Uvicorn or Daphne on a socket
+:mod:`longshore.serving.listeners`         Uvicorn on a socket, and the event loop of any listener
+:mod:`longshore.serving.daphne_listener`   Daphne on a socket
 :mod:`longshore.serving.server`            the process: sockets, readiness, draining
 :mod:`longshore.serving.kserve_app`        the face inside KServe's own model server
 :mod:`longshore.serving.kserve_server`     the process around that
