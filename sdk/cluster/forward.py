@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +24,11 @@ _PODS: Final = Resource("v1", "Pod", "pods", namespaced=True)
 _CHUNK: Final = 65536
 # of the proxy that Knative puts in front of a server
 _KNATIVE_PORT: Final = "queue-port"
+
+_PATIENCE_SECONDS: Final = 10.0
+"""A kubelet that has much to do says of a pod for a moment that it is not ready."""
+
+_LOOK_SECONDS: Final = 0.5
 
 
 @contextlib.contextmanager
@@ -68,13 +74,21 @@ def _pod_behind(session: Session, namespace: str, service: str, port: int, revis
         # it leads to an ingress, as Knative's do, and only the revision's own pods can be told from here
         selector, target = {REVISION_LABEL: revision}, _KNATIVE_PORT
     labels = ",".join(f"{key}={value}" for key, value in selector.items())
-    pods = session.request("GET", _PODS.path(namespace), f"the pods behind {subject}", query={"labelSelector": labels})
-    for pod in pods["items"]:
-        conditions = (pod.get("status") or {}).get("conditions") or ()
-        ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-        if ready and "deletionTimestamp" not in pod["metadata"]:
+    query, deadline = {"labelSelector": labels}, time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        pods = session.request("GET", _PODS.path(namespace), f"the pods behind {subject}", query=query)["items"]
+        pod = next(filter(_is_ready, pods), None)
+        if pod is not None:
             return pod["metadata"]["name"], _port_of(pod, target)
-    raise ClusterError(f"{subject}: no pod behind it is ready", "NotReady")
+        if not pods or time.monotonic() > deadline:
+            raise ClusterError(f"{subject}: no pod behind it is ready", "NotReady")
+        time.sleep(_LOOK_SECONDS)
+
+
+def _is_ready(pod: Mapping[str, Any]) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and "deletionTimestamp" not in pod["metadata"]
 
 
 def _port_of(pod: dict[str, Any], port: str | int) -> int:

@@ -4,6 +4,7 @@
 :mod:`longshore.serving.core`              the loaded model; knows nothing of the web
 :mod:`longshore.serving.metrics`           what is counted, for Prometheus
 :mod:`longshore.serving.protocol`          V1 and V2: what a request means; knows no framework
+:mod:`longshore.serving.refusals`          what is raised for a request that is answered with an error
 :mod:`longshore.serving.models`            the versions that are served side by side
 :mod:`longshore.serving.messages`          requests and answers, as faces and the application hand them on
 :mod:`longshore.serving.routes`            the paths that are answered

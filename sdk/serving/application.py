@@ -17,7 +17,7 @@ from longshore.serving.exchange import Exchange
 from longshore.serving.messages import Answer, Recorded, Request
 from longshore.serving.metrics import Metrics
 from longshore.serving.models import Models
-from longshore.serving.protocol import BODY_LIMIT, RequestError, check_length, too_large
+from longshore.serving.refusals import BODY_LIMIT, RequestError, check_length, too_large
 from longshore.serving.room import ROOM_BYTES, Room
 
 __all__ = ["TIME_LIMIT_SECONDS", "Application"]

@@ -11,7 +11,7 @@ from longshore.serving.batching import WAITING, BatchQueue
 from longshore.serving.core import Predictor
 from longshore.serving.exchange import Exchange
 from longshore.serving.messages import Answer, Request
-from longshore.serving.protocol import ClientGone, RequestError, check_length, too_large
+from longshore.serving.refusals import ClientGone, RequestError, check_length, too_large
 from longshore.serving.room import SMALL
 from longshore.serving.routes import Found
 

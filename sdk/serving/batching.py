@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from longshore.serving.core import Ask, Prediction, Predictor
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.serving.together import take_batch
 
 __all__ = ["WAITING", "BatchQueue"]

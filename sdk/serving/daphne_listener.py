@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from longshore.serving import messages
 from longshore.serving.messages import Answer, on_the_wire
 from longshore.serving.patience import ANSWER, REQUEST, Patience, every, too_slow
-from longshore.serving.protocol import no_room
+from longshore.serving.refusals import no_room
 from longshore.serving.room import Place
 
 if TYPE_CHECKING:

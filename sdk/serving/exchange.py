@@ -15,7 +15,8 @@ from longshore.serving import protocol, tensors
 from longshore.serving.core import Prediction
 from longshore.serving.messages import BINARY, CLIENT_GONE, Answer, Recorded
 from longshore.serving.metrics import Kind
-from longshore.serving.protocol import Call, RequestError, check_length, no_room
+from longshore.serving.protocol import Call
+from longshore.serving.refusals import RequestError, check_length, no_room
 from longshore.serving.room import Place
 from longshore.serving.routes import Found, Route, find_route, no_route
 

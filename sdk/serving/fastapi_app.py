@@ -21,7 +21,7 @@ from longshore.serving.application import Application
 from longshore.serving.asgi import AsgiFace
 from longshore.serving.batching import WAITING
 from longshore.serving.messages import CLIENT_GONE
-from longshore.serving.protocol import ClientGone
+from longshore.serving.refusals import ClientGone
 from longshore.serving.routes import ROUTES, find_route
 
 __all__ = ["Observed", "create_app"]

@@ -22,7 +22,8 @@ from longshore.serving import protocol, tensors
 from longshore.serving.application import Application
 from longshore.serving.batching import WAITING
 from longshore.serving.patience import CLIENT_SECONDS
-from longshore.serving.protocol import BODY_LIMIT, Asked, ClientGone, RequestError
+from longshore.serving.protocol import Asked
+from longshore.serving.refusals import BODY_LIMIT, ClientGone, RequestError
 from longshore.wire.messages import HEALTH, INFERENCE, DecodeError, message
 
 __all__ = ["CONNECTION_SECONDS", "SERVICE", "GrpcServer"]

@@ -31,7 +31,7 @@ from longshore.serving.application import Application
 from longshore.serving.core import Predictor
 from longshore.serving.fastapi_app import Observed
 from longshore.serving.models import Models
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 __all__ = ["ModelServer", "ServedModel", "observe"]
 

@@ -36,7 +36,7 @@ __all__ = [
 
 _HIGH_WATER: Final = 4 * 2**20
 
-_IN_ADVANCE: Final = 128
+_IN_ADVANCE: Final = 256
 """So many requests wait on a connection for the one before them to be answered; then it takes no more."""
 
 # Uvicorn stops reading at each 64 KiB until the application has taken them, and this one wants bodies whole

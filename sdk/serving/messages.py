@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from longshore.serving.core import Predictor
-    from longshore.serving.protocol import RequestError
+    from longshore.serving.refusals import RequestError
 
 __all__ = ["BINARY", "CLIENT_GONE", "JSON", "Answer", "Recorded", "Request", "on_the_wire"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from longshore.errors import InvalidValue
 from longshore.serving.core import Predictor
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 __all__ = ["Models"]
 

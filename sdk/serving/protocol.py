@@ -30,20 +30,16 @@ from longshore.packaging import Signature
 from longshore.packaging.datatypes import column_type, label_type
 from longshore.serving.core import Ask, Prediction, Predictor, Tensor
 from longshore.serving.metrics import Kind
+from longshore.serving.refusals import ClientGone, RequestError
 
 __all__ = [
-    "BODY_LIMIT",
     "Asked",
     "Call",
-    "ClientGone",
-    "RequestError",
-    "check_length",
     "encode",
     "infer",
     "measured",
     "model_v2",
     "no_prediction",
-    "no_room",
     "parse",
     "parse_v2",
     "predict",
@@ -51,12 +47,8 @@ __all__ = [
     "read_v2",
     "server_v2",
     "tensor_values",
-    "too_large",
     "unexpected",
 ]
-
-BODY_LIMIT: Final = 32 * 1024 * 1024
-"""Largest request in bytes, over any protocol."""
 
 _LARGE_BODY: Final = 32 * 1024
 
@@ -64,44 +56,6 @@ _KEPT_BODY: Final = 4 * 2**20
 """What has read a body of up to so many bytes is kept for the next: its memory, 14 times as much, is there already."""
 
 _NOT_JSON: Final = ("NaN", "Infinity")
-
-
-class RequestError(Exception):
-    """A request that is answered with an error.
-
-    Args:
-        status: HTTP status.
-        message: What is wrong and what to do, for the client.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status = status
-        super().__init__(message)
-
-
-class ClientGone(Exception):
-    """The client went away before it had its answer."""
-
-
-def too_large(limit: int) -> RequestError:
-    """What is raised for a body of more than ``limit`` bytes."""
-    return RequestError(413, f"the body is larger than {limit} bytes: send fewer rows at a time")
-
-
-def no_room() -> RequestError:
-    """What is raised for a body that there is no room for."""
-    return RequestError(503, "large bodies of other requests take all the room: come again in a second")
-
-
-def check_length(headers: Mapping[bytes, bytes], limit: int) -> None:
-    """Refuse a request that says of itself that it is too large.
-
-    Raises:
-        RequestError: 413.
-    """
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > limit:
-        raise too_large(limit)
 
 
 def unexpected(error: BaseException) -> str:

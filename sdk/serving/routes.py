@@ -12,7 +12,7 @@ from longshore.serving import protocol
 from longshore.serving.core import Predictor
 from longshore.serving.messages import Answer
 from longshore.serving.metrics import CONTENT_TYPE
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 if TYPE_CHECKING:
     from longshore.serving.application import Application

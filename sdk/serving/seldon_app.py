@@ -30,7 +30,7 @@ from longshore.serving import protocol, seldon_protocol
 from longshore.serving.core import BATCH_ROWS, Predictor
 from longshore.serving.metrics import Metrics
 from longshore.serving.process import log_failure, settle
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.serving.rewards import Rewards
 from longshore.serving.seldon_hooks import Refused, complete, deployed, refusals
 from longshore.spec.checks import check_digest

@@ -30,7 +30,7 @@ from seldon_core.metrics import SeldonMetrics
 from longshore.errors import InputError, ModelError
 from longshore.serving import protocol
 from longshore.serving.metrics import SharedMetrics
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 __all__ = ["Refused", "complete", "deployed", "refusals"]
 

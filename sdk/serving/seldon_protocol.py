@@ -20,7 +20,8 @@ from longshore.packaging import Signature
 from longshore.serving import protocol
 from longshore.serving.core import Ask, Prediction, Predictor, Tensor
 from longshore.serving.explain import explain
-from longshore.serving.protocol import Call, RequestError
+from longshore.serving.protocol import Call
+from longshore.serving.refusals import RequestError
 
 __all__ = ["Feedback", "Wanted", "predict", "read_feedback", "read_wanted"]
 

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from longshore.serving.protocol import RequestError, encode, parse
+from longshore.serving.protocol import encode, parse
+from longshore.serving.refusals import RequestError
 
 __all__ = ["LAYOUTS", "binary_outputs", "check_datatype", "join", "pack", "split", "unpack"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from longshore.errors import InvalidValue
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.wire.tokens import tokens_of
 
 __all__ = ["TokenFile", "tokens_in"]

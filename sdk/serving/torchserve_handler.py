@@ -20,7 +20,8 @@ import orjson
 from longshore.errors import InputError, ModelError
 from longshore.packaging.archive import MODEL_FOLDER
 from longshore.serving.core import Ask, Prediction, Predictor
-from longshore.serving.protocol import Call, RequestError, encode, read_v1, read_v2, unexpected
+from longshore.serving.protocol import Call, encode, read_v1, read_v2, unexpected
+from longshore.serving.refusals import RequestError
 
 __all__ = ["Handler", "ImageHandler", "TabularHandler", "TextHandler"]
 

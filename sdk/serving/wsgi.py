@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from longshore.serving.protocol import RequestError, no_room
+from longshore.serving.refusals import RequestError, no_room
 
 __all__ = ["NO_ROOM", "headers_of", "read_body"]
 

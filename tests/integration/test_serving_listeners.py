@@ -72,4 +72,4 @@ def test_requests_in_advance_are_answered_up_to_a_number_and_in_order():
     run_loop("uvicorn", main())
     bodies = re.findall(rb"\r\n\r\n(\d{4})", told[0])
     assert bodies == [b"%04d" % number for number in range(len(bodies))]
-    assert 128 <= len(bodies) < 300
+    assert 256 <= len(bodies) < 300

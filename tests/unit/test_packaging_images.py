@@ -15,7 +15,8 @@ from longshore.packaging import Column, FeatureBins, Signature, bin_counts, conf
 from longshore.packaging.card import bin_index
 from longshore.packaging.images import decode_image, encode_image, image_shape, image_text, read_image
 from longshore.serving.core import Ask
-from longshore.serving.protocol import RequestError, _asked
+from longshore.serving.protocol import _asked
+from longshore.serving.refusals import RequestError
 from longshore.training import settle_types, table_digest, write_table
 from longshore.training.columns import column_kind, infer_columns, make_bins
 from longshore.training.data import read_dataset

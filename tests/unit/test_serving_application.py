@@ -17,7 +17,7 @@ from longshore.packaging import LoadedModel, save_model
 from longshore.serving import Application, Predictor, protocol
 from longshore.serving.messages import Request
 from longshore.serving.models import Models
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.training.fit import train_sklearn
 
 NAMES = ["sepal_length", "sepal_width", "petal_length", "petal_width"]

@@ -8,7 +8,7 @@ import pytest
 from longshore.errors import InputError
 from longshore.serving.batching import BatchQueue
 from longshore.serving.core import Ask, Prediction
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 
 class Model:

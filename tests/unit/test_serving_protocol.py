@@ -10,7 +10,8 @@ import pytest
 from longshore.errors import InputError
 from longshore.packaging import load_model, save_model
 from longshore.serving import Predictor, protocol
-from longshore.serving.protocol import RequestError, encode, model_v2, parse
+from longshore.serving.protocol import encode, model_v2, parse
+from longshore.serving.refusals import RequestError
 from longshore.training.data import read_table
 from longshore.training.fit import train_sklearn
 

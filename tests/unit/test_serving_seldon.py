@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from longshore.errors import InputError
 from longshore.packaging import save_model
 from longshore.serving import Predictor, seldon_protocol
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.serving.rewards import Rewards
 from longshore.serving.seldon_protocol import Feedback, read_feedback
 from longshore.training.data import read_table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from longshore.serving import tensors
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from longshore.errors import InvalidValue
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.serving.tokens import TokenFile
 from longshore.serving.torchserve_setup import gate_tokens
 

@@ -21,7 +21,7 @@ from longshore.serving.batching import WAITING
 from longshore.serving.django_app.options import DjangoOptions
 from longshore.serving.django_app.settings import configure
 from longshore.serving.messages import Request
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 from longshore.serving.wsgi import headers_of, read_body
 
 __all__ = ["Attached", "attach", "create_asgi_app", "create_wsgi_app"]

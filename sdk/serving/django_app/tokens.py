@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from longshore.serving.protocol import RequestError
+from longshore.serving.refusals import RequestError
 
 if TYPE_CHECKING:
     from longshore.serving.django_app.options import DjangoOptions
