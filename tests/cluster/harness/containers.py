@@ -31,7 +31,15 @@ CONTAINER_COMMANDS = {"podman": "podman", "buildah": "buildah", "runc": "runc"}
 """What running them takes: a command, and the Debian package that brings it."""
 
 
-_STRICT = ("--read-only", "--network=none", "--cap-drop=all", "--security-opt=no-new-privileges", "--pids-limit=200")
+_STRICT = (
+    "--read-only",
+    "--network=none",
+    "--cap-drop=all",
+    "--security-opt=no-new-privileges",
+    "--pids-limit=200",
+    # podman would raise the limit of open files over this machine's, which now and then is not permitted
+    "--ulimit=host",
+)
 _CLONE_NEWNET = 0x40000000
 
 Result = TypeVar("Result")
