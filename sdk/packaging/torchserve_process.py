@@ -40,8 +40,13 @@ _WORDS_SECONDS = 60.0
 """It stops reading what a worker says as soon as that has died, and may miss why: the next one says it again."""
 
 _STOP_SECONDS = 20.0
-_WORKER = re.compile(r".*MODEL_LOG - ")
+_SAID = re.compile(r".*?(\S+) MODEL_LOG - (.*)")
+"""A worker's stream, and what the worker says there."""
+
 _BAD = re.compile(r"\[(WARN|ERROR|FATAL) *\]|^Error|^Invalid|Exception")
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(:|$)")
+"""How the last line of a traceback begins: the class of the error."""
+
 _WRAPPED = re.compile(r"RuntimeError: \d{3} - ")
 """What a worker ends with once it has written down the error."""
 
@@ -70,22 +75,30 @@ def last_warning(lines: Sequence[str]) -> str:
 
 
 def traceback_in(lines: Sequence[str]) -> str | None:
-    """The last traceback of a worker that says why, with the error at its end; None if there is none that is whole."""
-    plain = [_WORKER.sub("", line) for line in lines]
-    starts = [index for index, line in enumerate(plain) if line.startswith("Traceback (most recent call last)")]
-    found = None
-    for start in reversed(starts):
-        for index, line in enumerate(plain[start + 1 :], start=start + 1):
-            if line and not line.startswith((" ", "\t")):
-                told = "\n".join([*plain[start:index], line.strip()])
-                if not _WRAPPED.match(line):
-                    return told
-                found = found or told
-                break
-        else:
-            # it is being written just now
-            return found
-    return found
+    """The last traceback of a worker that says why, with the error at its end; None if there is none that is whole.
+
+    TorchServe stops to read in the midst of one when the worker has died by then, and what it writes down of several
+    workers and of its own comes line by line among each other.
+    """
+    begun: dict[str, list[str]] = {}
+    whole: list[list[str]] = []
+    for line in lines:
+        if (said := _SAID.match(line)) is None:
+            continue
+        worker, words = said.groups()
+        if words.startswith("Traceback (most recent call last)"):
+            begun[worker] = [words]
+        elif worker in begun and words.startswith((" ", "\t")):
+            begun[worker].append(words)
+        elif worker in begun and words:
+            traceback = [*begun.pop(worker), words.strip()]
+            if _ERROR.match(words):
+                whole.append(traceback)
+    if begun or not whole:
+        # one that has begun is being written just now
+        return None
+    why = [traceback for traceback in whole if not _WRAPPED.match(traceback[-1])]
+    return "\n".join((why or whole)[-1])
 
 
 def worker_died(logs: Path) -> bool:

@@ -248,6 +248,15 @@ def test_torchserves_logs_tell_the_workers_last_words(tmp_path):
     ends = [f"{WORKER}Traceback (most recent call last):", f"{WORKER}RuntimeError: 500 - Unknown exception"]
     assert traceback_in([*LOG, *ends]).endswith("LookupError: no weights")
     assert traceback_in(ends).endswith("Unknown exception")
+    # the worker died before all was read, and TorchServe or the next worker goes on in its place
+    torchserve = "2026-11-29T00:10:36,211 [INFO ] epoll-5-1 o.p.s.W - 9000 Worker disconnected. WORKER_STARTED"
+    following = f"{WORKER}s_name_part0=/tmp/.ts.sock, s_name_part1=9000, pid=73"
+    assert traceback_in([*LOG[:-1], torchserve]) is None
+    assert traceback_in([*LOG[5:-1], following]) is None
+    assert traceback_in([*LOG, *LOG[5:-1], following]) == traceback_in(LOG)
+    assert traceback_in([*LOG[:-1], torchserve, LOG[-1]]) == traceback_in(LOG)
+    other = WORKER.replace("W-9000", "W-9001")
+    assert traceback_in([*LOG[:-1], f"{other}Torch worker started.", LOG[-1]]) == traceback_in(LOG)
     assert last_error(tmp_path) is None
     assert not worker_died(tmp_path)
     (tmp_path / "ts_log.log").write_text("\n".join(LOG))
