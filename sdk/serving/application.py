@@ -17,7 +17,7 @@ from longshore.serving.exchange import Exchange
 from longshore.serving.messages import Answer, Recorded, Request
 from longshore.serving.metrics import Metrics
 from longshore.serving.models import Models
-from longshore.serving.refusals import BODY_LIMIT, RequestError, check_length, too_large
+from longshore.serving.refusals import BODY_LIMIT, RequestError
 from longshore.serving.room import ROOM_BYTES, Room
 
 __all__ = ["TIME_LIMIT_SECONDS", "Application"]
@@ -102,26 +102,15 @@ class Application:
         try:
             answer = exchange.begin()
             if answer is None:
-                call = exchange.read(self.body_of(request))
+                if isinstance(request.body, RequestError):
+                    raise request.body
+                call = exchange.read(request.body)
                 if self.make_way is not None and exchange.predictor.slow:
                     self.make_way()
                 answer = exchange.predicted(call, exchange.predictor.answer(call.ask, seconds=self.seconds))
         except Exception as error:  # noqa: BLE001 - it is logged where it should be, and the client is told
             answer = exchange.refused(error)
         return _ended(exchange, answer)
-
-    def body_of(self, request: Request) -> bytes:
-        """The body of a request.
-
-        Raises:
-            RequestError: If it could not be had, or is too large.
-        """
-        if isinstance(request.body, RequestError):
-            raise request.body
-        check_length(request.headers, self.body_limit)
-        if len(request.body) > self.body_limit:
-            raise too_large(self.body_limit)
-        return request.body
 
     def refuse(self, request: Request, error: RequestError) -> Answer:
         """Refuse a request before it has begun, or in another's stead; it is counted as any other."""

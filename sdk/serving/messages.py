@@ -28,8 +28,7 @@ class Request:
         method: Its method, in capitals.
         path: Its path, decoded, without the query.
         headers: Its headers, by name in small letters.
-        body: Its body; a face stops reading once it is over :attr:`Application.body_limit`. Of one that could not be
-            had, what is wrong.
+        body: Its body, of :attr:`Application.body_limit` bytes at most. Of one that could not be had, what is wrong.
     """
 
     method: str

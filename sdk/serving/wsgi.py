@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from longshore.serving.refusals import RequestError, no_room
+from longshore.serving.refusals import RequestError, no_room, too_large
 
 __all__ = ["NO_ROOM", "headers_of", "read_body"]
 
@@ -34,19 +34,19 @@ def headers_of(environ: Mapping[str, Any]) -> dict[bytes, bytes]:
 
 
 def read_body(environ: Mapping[str, Any], limit: int) -> bytes | RequestError:
-    """The body of a request, as far as it is wanted: a byte over the limit shows that it is too large.
+    """The body of a request; where it cannot be had, what is wrong.
 
-    Where it cannot be had, what is wrong: there was no room for it, or it is not as HTTP has it.
+    That is that there was no room for it, that it is too large, or that it is not as HTTP has it.
 
     Args:
         environ: WSGI's environment, of a server that ends the input with the body, as Gunicorn does.
-        limit: Largest body in bytes. One that says that it is larger is not read at all.
+        limit: Largest body in bytes. No more is read of one than shows that it is larger.
     """
     if NO_ROOM in environ:
         return no_room()
     length = environ.get("CONTENT_LENGTH") or ""
     if length.isdigit() and int(length) > limit:
-        return b""
+        return too_large(limit)
     parts, size = list[bytes](), 0
     try:
         while size <= limit and (part := environ["wsgi.input"].read(min(_CHUNK, limit + 1 - size))):
@@ -54,4 +54,6 @@ def read_body(environ: Mapping[str, Any], limit: int) -> bytes | RequestError:
             size += len(part)
     except Exception as error:  # noqa: BLE001 - each server has errors of its own
         return RequestError(400, f"the body is not as HTTP/1.1 has it ({type(error).__name__}: {error})")
+    if size > limit:
+        return too_large(limit)
     return parts[0] if len(parts) == 1 else b"".join(parts)

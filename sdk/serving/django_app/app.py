@@ -126,16 +126,13 @@ def create_wsgi_app(application: Application, options: DjangoOptions | None = No
         path = str(environ["PATH_INFO"]).encode("latin-1").decode(errors="replace")
         body = read_body(environ, application.body_limit)
         request = Request(environ["REQUEST_METHOD"], path, headers_of(environ), body)
-        if options.admin and _is_panel(path):
-            try:
-                body = application.body_of(request)
-            except RequestError as error:
-                answer = application.refuse(request, error)
-            else:
-                given = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-                return panel({**environ, **given}, start_response)
-        else:
+        if not options.admin or not _is_panel(path):
             answer = application.answer(request)
+        elif isinstance(body, RequestError):
+            answer = application.refuse(request, body)
+        else:
+            given = {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+            return panel({**environ, **given}, start_response)
         headers = [*answer.headers, ("content-length", str(len(answer.body)))]
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", headers)
         return [answer.body]
