@@ -30,8 +30,7 @@ test: lint docs cluster-parts  ## Check, build the docs and run all tests
 	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" \
 		LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon sdk/images/requirements/lock-seldon.txt)" \
 		LONGSHORE_TEST_MLSERVER="$$(tools/peer.sh mlserver)" \
-		$(BIN)/python -m pytest $(PYTEST_ARGS)
-	@$(MAKE) --no-print-directory frameworks PYTEST_ARGS=
+		$(BIN)/python tools/run_tests.py "$$(tools/peer.sh frameworks)/python" $(PYTEST_ARGS)
 
 frameworks: $(READY)  ## Run the tests with PyTorch, TensorFlow and TorchServe, which the first time are 7 GB to install
 	@"$$(tools/peer.sh frameworks)/python" -m pytest tests/frameworks $(PYTEST_ARGS)
