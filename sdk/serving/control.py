@@ -71,13 +71,16 @@ def serve_control(path: Path, handle: Callable[[Request, Sequence[int]], Answer]
             its answer are sent and stay open here. What it raises is told to the caller.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    path.unlink(missing_ok=True)
+    # whoever finds it finds somebody who listens
+    made = path.with_name(f"{path.name}~")
+    made.unlink(missing_ok=True)
     before = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        listener.bind(str(made))
     finally:
         os.umask(before)
     listener.listen()
+    made.replace(path)
     threading.Thread(target=_accept, args=(listener, handle), name="control", daemon=True).start()
     return listener
 

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn import arbiter as gunicorn_arbiter
 from gunicorn.app.base import BaseApplication
+from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from longshore.errors import DeployError
 from longshore.serving.ahead import import_ahead
 from longshore.serving.control import Answer, Request, ask, serve_control
 from longshore.serving.listeners import listener_of, run_loop
@@ -86,7 +88,6 @@ class _Workers(BaseApplication):
             "keepalive": 5,
             # it would wait for clients in a thread
             "sendfile": False,
-            "post_worker_init": _worker_is_up,
             "child_exit": _worker_is_gone,
         }
         for name, value in settings.items():
@@ -112,13 +113,13 @@ class _Workers(BaseApplication):
         """Tell the arbiter."""
         os.write(self.tell, json.dumps(message).encode() + b"\n")
 
+    def say_ready(self, age: int) -> None:
+        """Tell the arbiter that a worker answers, also at its control socket."""
+        self.say(state="ready", age=age)
+
     def control(self, age: int) -> Path:
         """A worker's control socket."""
         return self.place / str(age)
-
-
-def _worker_is_up(worker: Worker) -> None:
-    worker.app.say(state="ready", age=worker.age)
 
 
 def _worker_is_gone(_: Any, worker: Worker) -> None:
@@ -144,7 +145,7 @@ class AsgiWorker(Worker):
 
         async def serve() -> None:
             beats = asyncio.create_task(self._beat())
-            await process.run(self.app.control(self.age), lambda: None)
+            await process.run(self.app.control(self.age), lambda: self.app.say_ready(self.age))
             beats.cancel()
 
         run_loop("uvicorn", serve())
@@ -160,12 +161,46 @@ class _Arbiter(gunicorn_arbiter.Arbiter):
 
     LISTENERS: list[socket.socket]
 
+    def __init__(self, app: _Workers) -> None:
+        super().__init__(app)
+        self._telling = threading.Lock()
+        self._stopping = False
+
+    def stop(self, graceful: bool = True) -> None:
+        """End all workers."""
+        self._stopping = True
+        super().stop(graceful)
+
+    def reap_workers(self) -> None:
+        """Take note of those that have ended."""
+        try:
+            super().reap_workers()
+        except HaltServer:
+            # one that could not load its model ends all, and the next one must not interrupt that
+            if not self._stopping:
+                raise
+
     def handle_hup(self) -> None:
         # Gunicorn's own would start all workers anew, and end those that serve
         self.kill_workers(signal.SIGHUP)
 
     def control(self, request: Request, fds: Sequence[int]) -> Answer:
         """Called in the control thread."""
+        with self._telling:
+            return self._do(request, fds)
+
+    def welcome(self, age: int) -> None:
+        """Called in the thread that hears the workers: one answers now, and may be older than the public socket."""
+        with self._telling:
+            if len(self.LISTENERS) < 2:
+                return
+            try:
+                ask(self.app.control(age), {"do": "accept"}, fds=[self.LISTENERS[-1].fileno()])
+            except DeployError as error:
+                # it has ended by now, or will be: Gunicorn kills a worker that does nothing any more
+                _log.warning("a worker was not given the public socket: %s", error)
+
+    def _do(self, request: Request, fds: Sequence[int]) -> Answer:
         if request["do"] == "accept":
             sock = socket.socket(fileno=fds[0])
             _at_once(sock)
@@ -195,7 +230,7 @@ class _Arbiter(gunicorn_arbiter.Arbiter):
     def _tell_all(self, request: Request, fds: Sequence[int] = ()) -> None:
         for worker in tuple(self.WORKERS.values()):
             path = self.app.control(worker.age)
-            # one that is not up yet has it from the start
+            # one that is not up yet is told once it is
             if path.exists():
                 ask(path, request, fds=fds)
 
@@ -254,7 +289,7 @@ def run(
 
 
 def _hear(workers: _Workers, arbiter: _Arbiter, ready: Callable[[], None], failed: Callable[[str], None]) -> None:
-    """Wait until all workers are up, or one cannot be."""
+    """Wait until all workers are up, or one cannot be; then welcome those that come in another's stead."""
     up, told = set[int](), False
     with os.fdopen(workers.hear) as lines:
         for line in lines:
@@ -265,6 +300,8 @@ def _hear(workers: _Workers, arbiter: _Arbiter, ready: Callable[[], None], faile
                     failed(message["reason"])
                 told = True
                 continue
+            if workers.started.is_set():
+                arbiter.welcome(message["age"])
             up.add(message["age"])
             if len(up) == workers.options.workers and not workers.started.is_set():
                 workers.started.set()

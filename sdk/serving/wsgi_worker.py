@@ -66,6 +66,7 @@ class WsgiWorker(ListeningWorker):
 
     def run(self) -> None:
         serve_control(self.app.control(self.age), self.control)
+        self.app.say_ready(self.age)
         application = self.app.application
         if application.reload is not None:
             signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=application.reload).start())

@@ -17,6 +17,7 @@ import requests
 from harness.serving import INFER, PREDICT, ROWS, Asking, refused, serving, wait_for
 
 from longshore.packaging import read_card, save_model
+from longshore.serving.control import ask
 
 SETTINGS = [("flask", 1), ("flask", 2), ("fastapi", 2)]
 
@@ -142,6 +143,54 @@ def test_a_killed_worker_is_replaced_and_the_other_one_serves_meanwhile(iris_mod
         assert server.samples("longshore_model_info") == [1]
 
 
+def given_a_public_socket(control):
+    """The address at which the server with a control socket answers from now on."""
+    with socket.create_server(("127.0.0.1", 0)) as public:
+        ask(control, {"do": "accept"}, fds=[public.fileno()])
+        return f"http://127.0.0.1:{public.getsockname()[1]}{PREDICT}"
+
+
+LATE = """
+import time
+from longshore.serving import control
+
+def late(path, handle, was=control.serve_control):
+    # workers have numbers
+    time.sleep(path.name.isdigit())
+    return was(path, handle)
+
+control.serve_control = late
+"""
+
+
+@pytest.mark.parametrize(("framework", "count"), SETTINGS)
+def test_workers_are_ready_once_they_can_be_told_of_a_socket(iris_model, tmp_path, framework, count):
+    (tmp_path / "sitecustomize.py").write_text(LATE)
+    options = [f"--framework={framework}", f"--workers={count}", f"--control={tmp_path / 'control'}"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with serving(iris_model, tmp_path / "log", *options, env=environment):
+        url = given_a_public_socket(tmp_path / "control")
+        assert requests.post(url, json={"instances": ROWS}, timeout=30).ok
+
+
+@pytest.mark.parametrize(("framework", "count"), SETTINGS)
+def test_workers_that_started_before_the_public_socket_came_answer_there(iris_model, tmp_path, framework, count):
+    options = [f"--framework={framework}", f"--workers={count}", f"--control={tmp_path / 'control'}"]
+    with serving(iris_model, tmp_path / "log", *options) as server:
+        before = server.children()
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        others = wait_for(lambda: len(now := server.children() - before) == count and now)
+        for worker in others:
+            os.kill(worker, signal.SIGSTOP)
+        try:
+            url = given_a_public_socket(tmp_path / "control")
+        finally:
+            for worker in others:
+                os.kill(worker, signal.SIGCONT)
+        assert requests.post(url, json={"instances": ROWS}, timeout=30).ok
+
+
 @pytest.mark.parametrize(("framework", "count"), SETTINGS)
 def test_under_load_nothing_is_lost_that_was_accepted(iris_model, tmp_path, framework, count):
     with serving(iris_model, tmp_path / "log", f"--framework={framework}", f"--workers={count}") as server:
@@ -203,14 +252,39 @@ def test_who_is_told_to_end_while_it_loads_ends_well(iris_model, tmp_path, frame
     assert "could not be loaded" not in log.read_text()
 
 
-@pytest.mark.parametrize(("framework", "count"), [("flask", 1), ("fastapi", 2)])
-def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(iris_model, tmp_path, framework, count):
+SECOND_FAILS_LATE = """
+import os, signal, time
+from longshore.serving import process
+
+def late(model, error, was=process.log_failure):
+    try:
+        os.close(os.open(os.environ["FIRST"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        # it has failed already when the first one's end has it told to end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1)
+    return was(model, error)
+
+process.log_failure = late
+"""
+
+
+@pytest.mark.parametrize(
+    ("framework", "count", "late"),
+    [("flask", 1, False), ("flask", 2, True), ("fastapi", 2, False), ("fastapi", 2, True)],
+)
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(iris_model, tmp_path, framework, count, late):
     broken = tmp_path / "broken"
     shutil.copytree(iris_model, broken)
     (broken / "model.joblib").write_bytes(b"nothing")
     command = [sys.executable, "-m", "longshore.serving", f"--model={broken}", "--name=iris", "--revision=iris-1"]
+    environment = {**os.environ, "FIRST": str(tmp_path / "first")}
+    if late:
+        (tmp_path / "sitecustomize.py").write_text(SECOND_FAILS_LATE)
+        environment["PYTHONPATH"] = str(tmp_path)
     done = subprocess.run(
         [*command, f"--framework={framework}", f"--workers={count}"],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,

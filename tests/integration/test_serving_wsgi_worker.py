@@ -33,6 +33,7 @@ def worker(tmp_path):
         application=mock.Mock(reload=None, body_limit=1000, room=Room(), draining=False),
         options=SimpleNamespace(client_seconds=10.0),
         control=lambda age: tmp_path / f"{age}.sock",
+        say_ready=mock.Mock(),
     )
     worker = WsgiWorker(1, os.getppid(), [socket.create_server(("127.0.0.1", 0))], app, 30, config, mock.Mock())
     worker.wsgi = application

@@ -85,8 +85,9 @@ def test_a_large_answer_arrives_whole(serve):
     assert len(ask(path, {"do": "retire"})[0]["reason"]) == 50_000
 
 
-def test_a_stale_socket_is_replaced(serve, tmp_path):
+@pytest.mark.parametrize("name", ["c.sock", "c.sock~"])
+def test_a_stale_socket_is_replaced(serve, tmp_path, name):
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(tmp_path / "c.sock"))
-    assert (tmp_path / "c.sock").is_socket()
+        dead.bind(str(tmp_path / name))
+    assert (tmp_path / name).is_socket()
     assert ask(serve(lambda *_: ({}, ())), {"do": "retire"})[0] == {}
