@@ -58,10 +58,10 @@ class Front:
         if not is_held(self._lock):
             return False
         try:
-            os.kill(self._master(), 0)
-        except (ProcessLookupError, FileNotFoundError, ValueError):
+            master = self._master()
+        except (FileNotFoundError, ValueError):
             return False
-        return True
+        return any(not state.startswith("Z") for _, _, state in _processes(master))
 
     @property
     def log(self) -> Path:
@@ -269,17 +269,19 @@ def _workers(master: int) -> set[int]:
     return {pid for pid, parent, state in _processes() if parent == master and not state.startswith("Z")}
 
 
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Number, parent and state of each process."""
+def _processes(only: int | None = None) -> Iterator[tuple[int, int, str]]:
+    """Number, parent and state of each process, or of one."""
     if not Path("/proc/self/stat").exists():
         # not on Linux; there it is no program that every image has
-        command = ["/bin/ps", "-A", "-o", "pid=,ppid=,state="]
-        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        which = ["-A"] if only is None else ["-p", str(only)]
+        command = ["/bin/ps", *which, "-o", "pid=,ppid=,state="]
+        # it fails where there is none
+        listed = subprocess.run(command, capture_output=True, text=True, check=only is None)
         for line in listed.stdout.splitlines():
             pid, parent, state = line.split()
             yield int(pid), int(parent), state
         return
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for stat in Path("/proc").glob(f"{'[0-9]*' if only is None else only}/stat"):
         with suppress(OSError):
             # the name, in parentheses, may have anything in it
             state, parent, *_ = stat.read_text().rpartition(")")[2].split()

@@ -6,6 +6,7 @@ Starts Nginx and server processes as the runtime does.
 import os
 import signal
 import socket
+import subprocess
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -26,6 +27,8 @@ from longshore.client import Access
 from longshore.deployment import deploy_model, find_endpoint, predict, promote_service, rollback_service
 from longshore.errors import ConfigError, DeployError
 from longshore.local import LocalRuntime, list_servers, log_paths, stop
+from longshore.local.front import Front
+from longshore.locks import acquire
 from longshore.spec import Router, Scaling, Service, Tls, Traffic
 from longshore.targets.base import Ref
 
@@ -79,6 +82,28 @@ def nginxes(home: Path) -> list[int]:
             if is_nginx and (entry / "cwd").readlink().is_relative_to(home) and alive(int(entry.name)):
                 found.append(int(entry.name))
     return found
+
+
+def master(home: Path) -> list[int]:
+    """The one of them that started the others."""
+    (pid,) = home.rglob("nginx.pid")
+    return [int(pid.read_text())]
+
+
+def test_a_process_that_has_ended_is_no_front_whether_or_not_its_parent_knows(tmp_path):
+    front = Front("penguins", tmp_path)
+    with (
+        (tmp_path / "lock").open("w") as lock,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process,
+    ):
+        assert acquire(lock.fileno(), 5)
+        (tmp_path / "nginx.pid").write_text(f"{process.pid}\n")
+        assert front.alive
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not front.alive
+        process.wait()
+        assert not front.alive
 
 
 def test_a_service_moves_from_one_model_to_the_next_without_a_lost_request(models, home):
@@ -186,8 +211,8 @@ def test_what_was_killed_is_started_again_by_the_next_deploy(models, home):
     deploy_model(models(2), SERVICE, traffic=CANARY)
     assert set(drawn(url, 100)) == {1.0, 2.0}
     # Nginx: its master, whose workers go on for themselves, and then all of it
-    for some in (slice(1), slice(None)):
-        killed = sorted(nginxes(home))[some]
+    for which in (master, nginxes):
+        killed = which(home)
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda killed=killed: not any(map(alive, killed)))
