@@ -10,9 +10,12 @@ KEEP ?=
 ONLY ?=
 PYTEST_ARGS ?=
 
+PEERS = LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" \
+	LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon sdk/images/requirements/lock-seldon.txt)" \
+	LONGSHORE_TEST_MLSERVER="$$(tools/peer.sh mlserver)"
 HARNESS := PYTHONPATH=tests/cluster $(BIN)/python -m harness
 
-.PHONY: help setup demo test frameworks lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
+.PHONY: help setup demo test test-together frameworks lint docs docs-serve unit bench cluster cluster-down cluster-parts compile reference lock clean
 
 help:  ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,10 +30,11 @@ demo: $(READY)  ## Run the main job on this machine; KEEP=1 leaves the server up
 	@KEEP="$(KEEP)" tools/demo.sh
 
 test: lint docs cluster-parts  ## Check, build the docs and run all tests
-	@LONGSHORE_TEST_MLFLOW="$$(tools/peer.sh mlflow)/mlflow" \
-		LONGSHORE_TEST_SELDON="$$(tools/peer.sh image-seldon sdk/images/requirements/lock-seldon.txt)" \
-		LONGSHORE_TEST_MLSERVER="$$(tools/peer.sh mlserver)" \
-		$(BIN)/python tools/run_tests.py "$$(tools/peer.sh frameworks)/python" $(PYTEST_ARGS)
+	@$(PEERS) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory frameworks PYTEST_ARGS=
+
+test-together: lint docs cluster-parts  ## The same with two tests at a time, in two thirds of the time
+	@$(PEERS) $(BIN)/python tools/run_tests.py "$$(tools/peer.sh frameworks)/python"
 
 frameworks: $(READY)  ## Run the tests with PyTorch, TensorFlow and TorchServe, which the first time are 7 GB to install
 	@"$$(tools/peer.sh frameworks)/python" -m pytest tests/frameworks $(PYTEST_ARGS)

@@ -1,7 +1,4 @@
-"""Runs all tests, those on clusters beside all others: either of them waits more than it works.
-
-Given arguments of pytest, it runs what they choose one after the other.
-"""
+"""Runs all tests, those on clusters beside all others: either of them waits more than it works."""
 
 from __future__ import annotations
 
@@ -55,22 +52,18 @@ class Group:
                 return
 
 
-def main(frameworks: str, arguments: Sequence[str]) -> int:
+def main(frameworks: str) -> int:
     """Run the tests.
 
     Args:
         frameworks: The Python that has PyTorch, TensorFlow and TorchServe.
-        arguments: Further arguments of pytest.
 
     Returns:
         0 if all passed.
     """
     pytest = [sys.executable, "-m", "pytest"]
     last = [frameworks, "-m", "pytest", "tests/frameworks"]
-    if arguments:
-        groups = [Group("tests", [*pytest, *arguments], last)]
-    else:
-        groups = [Group("cluster", [*pytest, CLUSTER]), Group("others", [*pytest, f"--deselect={CLUSTER}"], last)]
+    groups = [Group("cluster", [*pytest, CLUSTER]), Group("others", [*pytest, f"--deselect={CLUSTER}"], last)]
 
     def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         for group in groups:
@@ -88,4 +81,4 @@ def main(frameworks: str, arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(main(sys.argv[1]))
