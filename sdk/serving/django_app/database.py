@@ -86,10 +86,8 @@ def prepare(options: DjangoOptions) -> None:
     """
     from django.core.management import call_command
 
-    if _is_done(options):
-        return
     with _alone():
-        # another process may have done it meanwhile
+        # also to look: SQLite fails at once where two processes are the first ones to open a database
         if _is_done(options):
             return
         call_command("migrate", verbosity=0, interactive=False)
@@ -119,7 +117,7 @@ def _first_user(options: DjangoOptions) -> None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    from django.db import connection
+    from django.db import OperationalError, connection
 
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
@@ -131,7 +129,10 @@ def _alone() -> Iterator[None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_ADVISORY])
         return
     path = f"{connection.settings_dict['NAME']}.lock"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise OperationalError(f"unable to open {path}: {error.strerror}") from error
     try:
         if not acquire(fd, _LOCK_SECONDS):
             raise ConfigError(
