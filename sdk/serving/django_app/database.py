@@ -85,9 +85,13 @@ def prepare(options: DjangoOptions) -> None:
         ConfigError: If another process has been at it for a minute.
     """
     from django.core.management import call_command
+    from django.db import connection
 
+    # SQLite fails at once where two processes are the first ones to open a database, so nobody looks beside another
+    if connection.vendor == "postgresql" and _is_done(options):
+        return
     with _alone():
-        # also to look: SQLite fails at once where two processes are the first ones to open a database
+        # another process may have done it meanwhile
         if _is_done(options):
             return
         call_command("migrate", verbosity=0, interactive=False)
